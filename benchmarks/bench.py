@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""WebSocket servers side by side, interleaved, against a limit written by hand. Standard library only; see README.md.
+
+python benchmarks/bench.py setup                     # what the default contenders need, once
+python benchmarks/bench.py run --short               # all workloads, one short round
+python benchmarks/bench.py run --only all            # with the peers (after `setup --only all`)
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import HERE, ONCE, VENVS, WORK, WORKLOADS, WSLOAD, Contender, Pool, Redis, Server, contenders, load_command
+from harness import selected as select
+from report import report, versions
+
+#: What is worth a look while a run is going on.
+SHOWN = (
+    *("error", "rate", "deliveries", "kib_per_conn", "p50_us", "last_p50_us", "lost_msgs", "cpu_us_per_op"),
+    *("srv_cpu", "lg_cpu", "healthy_deliv", "max_gap_ms", "rss_start_mib", "rss_end_mib"),
+)
+
+
+def setup(options: argparse.Namespace) -> None:
+    """The load generator, and one environment for all contenders that share it."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    source = HERE / "loadgen" / "wsload.c"
+    subprocess.run(["gcc", "-O2", "-Wall", "-o", str(WSLOAD), str(source)], check=True)
+    for name in dict.fromkeys(contender.venv for contender in select(options.only)):
+        folder = WORK / "venvs" / name
+        python = folder / "bin" / "python"
+        ready = folder / "ready"
+        if not ready.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+            subprocess.run([str(python), "-m", "pip", "install", "-q", *VENVS[name]], check=True)
+            ready.touch()
+        print(f"{name}: ready")
+
+
+def measure(workload: str, contender: Contender, options: argparse.Namespace, pool: Pool) -> list[dict[str, Any]]:
+    try:
+        cells = WORKLOADS[workload](contender, options, pool)
+        return [{"contender": contender.name, "cell": cell, **result} for cell, result in cells]
+    except Exception as error:  # one contender's failure is a result, and the others go on
+        return [{"contender": contender.name, "cell": workload, "error": repr(error)}]
+
+
+def run(options: argparse.Namespace) -> Path:
+    limit, *others = select(options.only)
+    unready = {c.venv for c in (limit, *others) if not (WORK / "venvs" / c.venv / "ready").exists()}
+    if unready or not WSLOAD.exists():
+        only = f" --only {options.only}" if options.only else ""
+        sys.exit(f"not set up: run `bench.py setup{only}` first")
+    out = Path(options.out or WORK / "out" / time.strftime("%m%d-%H%M%S"))
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with (out / "raw.jsonl").open("a") as raw:
+        for workload in options.workloads.split(","):
+            with contextlib.ExitStack() as stack:
+                pool = Pool(stack)
+                if workload == "w6":
+                    stack.enter_context(Redis())
+                for number in range(1 if workload in ONCE else options.rounds):
+                    # The limit first, then the others, starting one further each round.
+                    shift = number % max(1, len(others))
+                    for contender in (limit, *others[shift:], *others[:shift]):
+                        if workload in contender.skip:
+                            continue
+                        elapsed = time.monotonic() - start
+                        if elapsed > options.max_s:
+                            print("the time is spent, stopping", file=sys.stderr)
+                            return out
+                        for result in measure(workload, contender, options, pool):
+                            raw.write(json.dumps({"round": number, **result}) + "\n")
+                            raw.flush()
+                            shown = {key: result[key] for key in SHOWN if key in result}
+                            line = f"{elapsed:5.0f}s r{number} {result['cell']:16} {contender.name:26} {shown}"
+                            print(line, file=sys.stderr)
+    print(f"raw lines: {out / 'raw.jsonl'} ({time.monotonic() - start:.0f} s)", file=sys.stderr)
+    return out
+
+
+def profile(options: argparse.Namespace) -> None:
+    """py-spy on one contender under load: where its time goes, by function."""
+    contender = select(options.name)[-1]
+    mode, shape = {
+        "w1": ("echo", {"conns": 50, "size": 64}),
+        "w2": ("fan", {"conns": 1000, "window": options.window, "size": 88}),
+        "w4": ("churn", {"conns": 8, "size": 64}),
+    }[options.workload]
+    spy = WORK / "venvs" / "base" / "bin" / "py-spy"
+    samples = WORK / "profile.txt"
+    with Server(contender) as server:
+        command = load_command(contender, mode, {"port": server.port, "dur": 6, "warm": 0.5, **shape})
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        time.sleep(2.0)
+        extra = ["--native"] if options.native else ["--idle"]
+        record = [str(spy), "record", "-p", str(server.pid), "-d", "4", "-r", "500", "-f", "raw", "-o", str(samples)]
+        done = subprocess.run([*record, *extra], capture_output=True, text=True, check=False)
+        print(process.communicate()[0].strip())
+    if done.returncode:
+        sys.exit(done.stderr)
+    own: dict[str, int] = {}
+    cumulative: dict[str, int] = {}
+    total = 0
+    for line in samples.read_text().splitlines():
+        stack, _, text = line.rpartition(" ")
+        count = int(text)
+        frames = [re.sub(r"^(.*?) \((?:.*/)?([^/]+?)(:\d+)?\)$", r"\1 (\2)", frame) for frame in stack.split(";")]
+        total += count
+        own[frames[-1]] = own.get(frames[-1], 0) + count
+        for frame in set(frames):
+            cumulative[frame] = cumulative.get(frame, 0) + count
+    for title, shares in (("self", own), ("cumulative", cumulative)):
+        print(f"\n{title}: share of {total} samples")
+        for frame, count in sorted(shares.items(), key=lambda item: -item[1])[: options.top]:
+            print(f"  {100 * count / total:5.1f}%  {frame}")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(dest="command", required=True)
+    only = "contenders separated by commas, `all`, or NAME@ws=wsproto;loop=asyncio for a variant; L always runs"
+    setting = commands.add_parser("setup", help="build the load generator and the environments")
+    setting.add_argument("--only", help=only)
+    running = commands.add_parser("run", help="measure and report")
+    running.add_argument("--only", help=only)
+    running.add_argument("--workloads", default="w1,w2,w3,w4,w5,w7")
+    running.add_argument("--rounds", type=int, default=5)
+    running.add_argument("--dur", type=float, default=0.6, help="seconds measured in each cell of a round")
+    running.add_argument("--warm", type=float, default=0.2)
+    running.add_argument("--subs", default="100,1000,2000", help="members of w2's group")
+    running.add_argument("--burst", action="store_true", help="w2 sends its whole window at once, in one write")
+    running.add_argument("--idle", type=int, default=5000, help="connections of w5")
+    running.add_argument("--slow-rate", type=float, default=100)
+    running.add_argument("--slow-size", type=int, default=8192)
+    running.add_argument("--slow-dur", type=float, default=20)
+    running.add_argument("--out", help="folder of the raw lines")
+    running.add_argument("--max-s", type=float, default=3600, help="stop after so many seconds")
+    running.add_argument("--short", action="store_true", help="one round of short slices, smaller groups")
+    reporting = commands.add_parser("report", help="tables from the raw lines of one or several runs")
+    reporting.add_argument("folders", nargs="+", type=Path)
+    profiling = commands.add_parser("profile", help="py-spy under load")
+    profiling.add_argument("name")
+    profiling.add_argument("workload", choices=["w1", "w2", "w4"])
+    profiling.add_argument("--window", type=int, default=1)
+    profiling.add_argument("--native", action="store_true")
+    profiling.add_argument("--top", type=int, default=25)
+    commands.add_parser("list", help="contenders")
+    commands.add_parser("versions", help="what is installed")
+    return top
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that leaving the contexts ends the servers
+    options = parser().parse_args()
+    if options.command == "setup":
+        setup(options)
+    elif options.command == "run":
+        if options.short:
+            options.rounds, options.dur, options.subs, options.idle, options.slow_dur = 1, 0.4, "100,1000", 1000, 3
+            options.max_s = min(options.max_s, 360)
+        options.subs = [int(members) for members in options.subs.split(",")]
+        report([run(options)])
+    elif options.command == "report":
+        report(options.folders)
+    elif options.command == "profile":
+        profile(options)
+    elif options.command == "list":
+        for name, contender in contenders().items():
+            print(f"{name:28} {'default' if contender.default else '':8} {contender.meta}")
+    else:
+        versions()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""The parts of a run: contenders, their servers, the load generator, the workloads. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+SERVERS = HERE / "servers"
+WORK = Path(os.environ.get("BENCH_DIR") or HERE / ".work").resolve()
+WSLOAD = WORK / "wsload"
+REDIS_PORT = int(os.environ.get("BENCH_REDIS_PORT", "6390"))
+REDIS_URL = f"redis://127.0.0.1:{REDIS_PORT}"
+SERVER_CORE, LOAD_CORE = "0", "1"
+LIMIT = "raw_starlette"
+UVICORN = [
+    *("--host", "127.0.0.1", "--loop", "uvloop", "--http", "httptools", "--ws", "auto"),
+    *("--no-access-log", "--log-level", "warning", "--backlog", "4096"),
+]
+
+COMMON = ["uvicorn[standard]", "uvloop", "websockets", "wsproto", "orjson"]
+#: What each environment holds. `base` is the limit's and ours, so that both run on the very same packages.
+VENVS = {
+    "base": [*COMMON, "py-spy", "-e", str(ROOT)],
+    "channels": [*COMMON, "django", "channels", "channels_redis"],
+    # chanx 2.13 imports the last two without declaring them.
+    "chanx": [*COMMON, "fastapi", "fast-channels[redis]", "chanx[fast_channels]", "structlog", "pyhumps"],
+    # With redis-py 8.1 the first subscription of broadcaster 0.3.1 never receives.
+    "broadcaster": [*COMMON, "starlette", "broadcaster[redis]", "redis<7"],
+    "fastapi_channels": [*COMMON, "fastapi-channels==0.0.1b2", "fastapi-limiter<=0.1.6", "redis<7"],
+    "litestar": [*COMMON, "litestar[redis]"],
+    "socketio": [*COMMON, "python-socketio", "redis"],
+    "fws": [*COMMON, "fastapi-websockets", "redis>=5"],
+}
+
+#: What the client sends. %n request number, %g group, %s the marked, padded text.
+DIALECTS: dict[str, dict[str, str]] = {
+    "plain": {},
+    "chanx": {
+        "--echo": '{"action":"echo","payload":{"request_id":%n,"text":"%s"}}',
+        "--pub": '{"action":"publish","payload":{"group":"%g","text":"%s"}}',
+    },
+    "sio": {
+        "--sio": "1",
+        "--path": "/socket.io/?EIO=4&transport=websocket&group=%g",
+        "--echo": '42["echo",{"request_id":%n,"data":{"text":"%s"}}]',
+        "--pub": '42["publish",{"request_id":%n,"data":{"group":"%g","text":"%s"}}]',
+    },
+}
+
+
+class Contender:
+    """A file in `servers/`, or a variant of one."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = self.module = path.stem
+        self.meta: dict[str, str] = dict(re.findall(r"^bench-([\w-]+):\s*(.+)$", path.read_text(), re.M))
+        self.venv = self.meta.get("venv", "base")
+        self.default = self.meta.get("default") == "yes"
+        self.redis = self.meta.get("redis", "yes") == "yes"
+        self.flags = self.meta.get("uvicorn", "").split()
+        self.skip = set(self.meta.get("skip", "").replace(",", " ").split())
+        self.load = [part for pair in DIALECTS[self.meta.get("dialect", "plain")].items() for part in pair]
+
+    @property
+    def python(self) -> Path:
+        return WORK / "venvs" / self.venv / "bin" / "python"
+
+    def variant(self, spec: str) -> Contender:
+        """`ws=wsproto`, `loop=asyncio`, `venv=NAME` …: the same app, served otherwise."""
+        other = copy.copy(self)
+        other.name, other.flags = f"{self.name}@{spec}", list(self.flags)
+        for pair in spec.split(";"):
+            key, _, value = pair.partition("=")
+            if key in ("ws", "loop", "http"):
+                other.flags += [f"--{key}", value]
+            elif key == "venv":
+                other.venv = value
+            else:
+                sys.exit(f"unknown key {key!r} in the variant {spec!r}; there are ws, loop, http and venv")
+        return other
+
+    def command(self, port: int) -> list[str]:
+        return [str(self.python), "-m", "uvicorn", f"{self.module}:app", "--port", str(port), *UVICORN, *self.flags]
+
+
+def contenders() -> dict[str, Contender]:
+    return {path.stem: Contender(path) for path in sorted(SERVERS.glob("*.py"))}
+
+
+def selected(only: str | None) -> list[Contender]:
+    """The contenders that ``--only`` names, the limit first; without it the cheap default set."""
+    known = contenders()
+    if only == "all":
+        names = list(known)
+    elif only:
+        names = only.split(",")
+    else:
+        names = [name for name, contender in known.items() if contender.default]
+    chosen = {LIMIT: known[LIMIT]}
+    for name in names:
+        base, _, spec = name.partition("@")
+        base = LIMIT if base == "L" else base
+        if base not in known:
+            sys.exit(f"no contender {name!r}; there are L, {', '.join(known)}")
+        contender = known[base].variant(spec) if spec else known[base]
+        chosen[contender.name] = contender
+    return list(chosen.values())
+
+
+class Server:
+    """One server process on its own core; leaving the context ends exactly that process."""
+
+    port = 8900 + os.getpid() % 300
+
+    def __init__(self, contender: Contender, backend: str = "memory", core: str = SERVER_CORE) -> None:
+        Server.port += 1
+        self.port, self.contender = Server.port, contender
+        env = os.environ | {"BENCH_BACKEND": backend, "BENCH_REDIS_URL": REDIS_URL, "PYTHONPATH": str(SERVERS)}
+        log = WORK / f"server-{re.sub('[^a-zA-Z0-9_.=-]', '_', contender.name)}.log"
+        self.log = log.open("ab")
+        command = ["taskset", "-c", core, *contender.command(self.port)]
+        self.process = subprocess.Popen(command, cwd=SERVERS, env=env, stdout=self.log, stderr=self.log)
+        self.pid = self.process.pid
+
+    def __enter__(self) -> Server:
+        for _ in range(300):
+            if self.process.poll() is not None:
+                code = self.process.returncode
+                raise RuntimeError(f"{self.contender.name}: the server exited with {code}, see {self.log.name}")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            time.sleep(0.05)
+        self.__exit__()
+        raise RuntimeError(f"{self.contender.name}: the server did not start, see {self.log.name}")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def rss_kib(self) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+)", status)
+        if found is None:
+            raise RuntimeError(f"{self.contender.name}: the server is gone, see {self.log.name}")
+        return int(found[1])
+
+
+class Redis:
+    """A redis-server of this run's own that saves nothing."""
+
+    def __enter__(self) -> Redis:
+        executable = shutil.which("redis-server") or shutil.which("valkey-server")
+        if executable is None:
+            sys.exit("w6 needs redis-server or valkey-server on PATH")
+        options = ["--port", str(REDIS_PORT), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(["taskset", "-c", LOAD_CORE, executable, *options], stdout=subprocess.DEVNULL)
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", REDIS_PORT)) == 0:
+                    return self
+            time.sleep(0.05)
+        self.__exit__()
+        raise RuntimeError("redis-server did not start")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+class Pool:
+    """The servers of one workload, started on first use and kept, so that rounds can be short and close in time."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self.stack = stack
+        self.up: dict[tuple[str, str, str], Server] = {}
+
+    def get(self, contender: Contender, backend: str = "memory", core: str = SERVER_CORE) -> Server:
+        key = (contender.name, backend, core)
+        if key not in self.up:
+            self.up[key] = self.stack.enter_context(Server(contender, backend, core))
+        server = self.up[key]
+        if server.process.poll() is not None:
+            raise RuntimeError(f"{contender.name}: the server is gone, see {server.log.name}")
+        return server
+
+
+def cpu_ns(pid: int) -> int:
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            total += int((task / "schedstat").read_text().split()[0])
+    return total
+
+
+def settle(pid: int, limit: float = 6.0) -> None:
+    """Wait until the server is idle again, so that the next contender does not pay for this one's teardown."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        before = cpu_ns(pid)
+        time.sleep(0.06)
+        if cpu_ns(pid) - before < 4_000_000:
+            return
+
+
+def load_command(contender: Contender, mode: str, options: dict[str, Any]) -> list[str]:
+    flags = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    return ["taskset", "-c", LOAD_CORE, str(WSLOAD), mode, *contender.load, *flags]
+
+
+def last_line(output: str) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        return {"error": f"the load generator printed {output[-200:]!r}"}
+    return result
+
+
+def load(contender: Contender, mode: str, server: Server, **options: Any) -> dict[str, Any]:
+    command = load_command(contender, mode, {"port": server.port, "pid": server.pid, **options})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    settle(server.pid)
+    return last_line(done.stdout or done.stderr)
+
+
+Cells = Iterator[tuple[str, dict[str, Any]]]
+
+
+def w1(contender: Contender, options: Any, pool: Pool) -> Cells:
+    """Closed-loop round trips."""
+    server = pool.get(contender)
+    for conns in (1, 50):
+        timing = {"dur": options.dur, "warm": options.warm}
+        yield f"w1_echo_{conns}", load(contender, "echo", server, conns=conns, size=64, **timing)
+
+
+def w2(contender: Contender, options: Any, pool: Pool) -> Cells:
+    """One group, fan-out to all of its members."""
+    server = pool.get(contender)
+    for members in options.subs:
+        for window in (1, 8):
+            shape = {"conns": members, "window": window, "size": 88, "burst": int(options.burst)}
+            result = load(contender, "fan", server, dur=options.dur, warm=options.warm, **shape)
+            if result.get("msgs", 9) * options.dur < 3:  # too slow for so short a slice
+                result = load(contender, "fan", server, dur=5, warm=1.5, **shape)
+            yield f"w2_fan_{members}_w{window}", result
+
+
+def w3(contender: Contender, options: Any, pool: Pool) -> Cells:
+    """Many small groups."""
+    shape = {"groups": 1000, "members": 2, "window": 16, "size": 88}
+    timing = {"dur": options.dur, "warm": options.warm}
+    yield "w3_groups", load(contender, "groups", pool.get(contender), **shape, **timing)
+
+
+def w4(contender: Contender, options: Any, pool: Pool) -> Cells:
+    """Connections that come and go."""
+    timing = {"dur": options.dur, "warm": options.warm}
+    yield "w4_churn", load(contender, "churn", pool.get(contender), conns=8, size=64, **timing)
+
+
+def w5(contender: Contender, options: Any, pool: Pool) -> Cells:
+    """Memory of an idle connection."""
+    with Server(contender) as server:
+        load(contender, "echo", server, conns=10, dur=0.3, warm=0.1)
+        base = server.rss_kib()
+        shape = {"port": server.port, "conns": options.idle, "hold": 40}
+        process = subprocess.Popen(load_command(contender, "idle", shape), stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        try:
+            result = last_line(process.stdout.readline())
+            time.sleep(2.0)  # what the handshakes left behind is freed
+            if process.poll() is not None:
+                result = {"error": "connections died"}
+            if "error" not in result:
+                result["kib_per_conn"] = (server.rss_kib() - base) / options.idle
+                result["base_mib"] = base / 1024
+        finally:
+            process.kill()
+            process.wait()
+        yield "w5_idle", result
+
+
+def w6(contender: Contender, options: Any, pool: Pool) -> Cells:
+    """Fan-out through redis, from one process to the members of another."""
+    if not contender.redis:
+        return
+    members, publisher = pool.get(contender, "redis"), pool.get(contender, "redis", LOAD_CORE)
+    for window in (1, 8):
+        shape = {"pub_port": publisher.port, "conns": 200, "first_alone": 1, "window": window, "size": 88}
+        timing = {"dur": options.dur, "warm": options.warm}
+        yield f"w6_redis_w{window}", load(contender, "fan", members, **shape, **timing)
+
+
+def w7(contender: Contender, options: Any, pool: Pool) -> Cells:
+    """One member that stops reading: what the others see of it."""
+    for stalled in (0, 1):
+        duration = options.slow_dur if stalled else options.slow_dur / 3
+        shape = {"conns": 100, "stall": stalled, "rate": options.slow_rate, "size": options.slow_size, "dur": duration}
+        with Server(contender) as server:
+            command = load_command(contender, "slow", {"port": server.port, **shape})
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            rss, end = [server.rss_kib() / 1024], time.monotonic() + options.slow_dur + 25
+            while process.poll() is None and server.process.poll() is None and time.monotonic() < end:
+                rss.append(server.rss_kib() / 1024)
+                time.sleep(0.5)
+            if process.poll() is None:
+                process.kill()
+            result = last_line(process.stdout.read())
+            process.wait()
+            result |= {"rss_start_mib": rss[0], "rss_max_mib": max(rss), "rss_end_mib": rss[-1]}
+            yield f"w7_slow_{stalled}", result
+
+
+WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6, "w7": w7}
+#: Long, or the same every time: one round is enough.
+ONCE = {"w5", "w7"}

@@ -1,0 +1,43 @@
+"""litestar 2.25 ChannelsPlugin (memory / redis pub-sub backend), start_subscription + run_in_background.
+
+bench-venv: litestar
+bench-dialect: plain
+"""
+
+import os
+
+from litestar import Litestar, WebSocket, websocket
+from litestar.channels import ChannelsPlugin
+from litestar.channels.backends.memory import MemoryChannelsBackend
+from litestar.exceptions import WebSocketDisconnect
+
+if os.environ.get("BENCH_BACKEND") == "redis":
+    from litestar.channels.backends.redis import RedisChannelsPubSubBackend
+    from redis.asyncio import Redis
+
+    backend = RedisChannelsPubSubBackend(redis=Redis.from_url(os.environ["BENCH_REDIS_URL"]))
+else:
+    backend = MemoryChannelsBackend()
+
+
+@websocket("/ws/{group:str}")
+async def handler(socket: WebSocket, channels: ChannelsPlugin, group: str) -> None:
+    await socket.accept()
+    async with channels.start_subscription([group]) as subscriber, subscriber.run_in_background(socket.send_text):
+        try:
+            while True:
+                msg = await socket.receive_json()
+                if msg["action"] == "echo":
+                    await socket.send_json({"action": "echo", "request_id": msg["request_id"], "data": msg["data"]})
+                else:
+                    data = msg["data"]
+                    channels.publish({"action": "message", "data": {"text": data["text"]}}, channels=[data["group"]])
+        except WebSocketDisconnect:
+            pass
+
+
+app = Litestar(
+    [handler],
+    plugins=[ChannelsPlugin(backend=backend, arbitrary_channels_allowed=True)],
+    openapi_config=None,
+)

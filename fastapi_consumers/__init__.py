@@ -1,0 +1,72 @@
+"""Class-based real-time consumers for FastAPI."""
+
+from .app import add_consumers
+from .consumers import Consumer, GroupConsumer, JSONConsumer, PersonConsumer, RelayConsumer
+from .exceptions import (
+    AcceptConnection,
+    ActionDeprecated,
+    ActionDisabled,
+    ActionNotFound,
+    ActionTimeout,
+    BrokerUnavailable,
+    Cancelled,
+    ConsumerError,
+    DenyConnection,
+    GroupFull,
+    HTTPError,
+    ImproperlyConfigured,
+    InternalError,
+    InvalidData,
+    InvalidFrame,
+    InvalidGroup,
+    NotAuthenticated,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    StopConsumer,
+    Throttled,
+    TooManyGroups,
+)
+from .marks import action, event
+from .messages import Position
+from .routing import add_routes, path
+from .runtime import Consumers, get_consumers
+
+__all__ = [
+    "AcceptConnection",
+    "ActionDeprecated",
+    "ActionDisabled",
+    "ActionNotFound",
+    "ActionTimeout",
+    "BrokerUnavailable",
+    "Cancelled",
+    "Consumer",
+    "ConsumerError",
+    "Consumers",
+    "DenyConnection",
+    "GroupConsumer",
+    "GroupFull",
+    "HTTPError",
+    "ImproperlyConfigured",
+    "InternalError",
+    "InvalidData",
+    "InvalidFrame",
+    "InvalidGroup",
+    "JSONConsumer",
+    "NotAuthenticated",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "PersonConsumer",
+    "Position",
+    "RelayConsumer",
+    "StopConsumer",
+    "Throttled",
+    "TooManyGroups",
+    "action",
+    "add_consumers",
+    "add_routes",
+    "event",
+    "get_consumers",
+    "path",
+]

@@ -1,0 +1,212 @@
+"""``add_consumers``: the one call that sets up an application."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from broadcaster import Broadcast
+from fastapi import FastAPI
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from .authentication import compile_authentications
+from .codecs import encode_json
+from .exceptions import ConsumerError, ImproperlyConfigured, Problem, Throttled
+from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
+from .permissions import compile_permissions
+from .plan import Defaults
+from .routing import ChannelRoute, app_route, check_routes
+from .runtime import Consumers
+from .throttling import compile_throttles
+from .transports import MemoryTransport, Transport
+from .types import close_reason
+
+
+def add_consumers(
+    app: FastAPI,
+    channel_routes: Sequence[ChannelRoute] = (),
+    *,
+    url: str = "memory://",
+    transport: Transport | None = None,
+    broadcast: Broadcast | None = None,
+    authentication_classes: Sequence[Any] = (),
+    permission_classes: Sequence[Any] = (),
+    throttle_classes: Sequence[Any] = (),
+    connection_throttle_classes: Sequence[Any] = (),
+    exception_handlers: Mapping[type[Exception], ExceptionHandler] | None = None,
+    add_exception_handlers: bool = True,
+    allowed_origins: Sequence[str] | None = None,
+    accept_refused: bool = False,
+    **limits: Any,
+) -> Consumers:
+    """Set up an application: routes, transport, policies that hold where a class says nothing else.
+
+    Args:
+        app: its lifespan is wrapped: what is needed here opens before it and closes after it.
+        channel_routes: made by :func:`path`.
+        url: ``memory://``.
+        transport: a transport of your own, in place of ``url``.
+        broadcast: a ``broadcaster.Broadcast`` of your own, in place of ``url``. It is connected and disconnected here
+            only if you have not connected it.
+        exception_handlers: exception class to ``async def handler(consumer, exc) -> ConsumerError | None``.
+        add_exception_handlers: let HTTP endpoints answer a ``ConsumerError`` with its HTTP status as JSON, and other
+            WebSocket endpoints close with its code. ``False`` leaves that to handlers of your own.
+        allowed_origins: such as ``https://*.example.com``; by default pages of the same host only.
+        accept_refused: accept refused sockets, tell them why, and close, so that a browser can show the reason.
+        limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.
+
+    Returns the app's ``Consumers``, also found as ``app.state.consumers``. Raises ``ImproperlyConfigured`` with all
+    mistakes at once; then the app is unchanged.
+    """
+    problems = _check(app, limits)
+    defaults = Defaults(
+        authentications=_compiled(compile_authentications, authentication_classes, "authentication_classes", problems),
+        permissions=_compiled(compile_permissions, permission_classes, "permission_classes", problems),
+        throttles=_compiled(_throttles("app"), throttle_classes, "throttle_classes", problems),
+        connection_throttles=_compiled(
+            _throttles("app:connect"), connection_throttle_classes, "connection_throttle_classes", problems
+        ),
+        exception_handlers=dict(exception_handlers or {}),
+        allowed_origins=tuple(allowed_origins) if allowed_origins is not None else None,
+        accept_refused=accept_refused,
+        limits=Limits() if problems else dataclasses.replace(Limits(), **limits),
+    )
+    chosen = _transport(url, transport, broadcast, problems)
+    if problems or chosen is None:
+        raise ImproperlyConfigured("add_consumers()", problems)
+    check_routes(channel_routes, "")
+    routes = [app_route(route, getattr(app.router, "dependencies", None) or ()) for route in channel_routes]
+
+    consumers = Consumers(chosen, defaults)
+    app.state.consumers = consumers
+    app.router.routes.extend(routes)
+    _wrap_lifespan(app, consumers)
+    if add_exception_handlers and ConsumerError not in app.exception_handlers:
+        app.add_exception_handler(ConsumerError, cast(Any, answer_consumer_error))
+    return consumers
+
+
+def _check(app: Any, limits: Mapping[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    if getattr(app.state, "consumers", None) is not None:
+        problems.append(
+            Problem(
+                "consumers-added-twice",
+                "app.state.consumers",
+                "the Consumers of an earlier call",
+                "one call of add_consumers per application",
+                "put all routes into one call, or more of them on a router with add_routes()",
+            )
+        )
+    for name, value in limits.items():
+        if name not in LIMIT_NAMES:
+            problems.append(
+                Problem(
+                    "unknown-argument",
+                    "add_consumers()",
+                    f"the argument {name!r}",
+                    f"one of its arguments, or a limit ({', '.join(LIMIT_NAMES)})",
+                    "look for a misspelling",
+                )
+            )
+        elif (expected := limit_mistake(name, value)) is not None:
+            problems.append(Problem("bad-limit", "add_consumers()", f"{name}={value!r}", expected, f"mend {name}"))
+    return problems
+
+
+def _throttles(scope: str) -> Callable[[Any], Any]:
+    return lambda entries: compile_throttles(entries, scope)
+
+
+def _compiled(
+    compile_all: Callable[[Any], tuple[Any, ...]], entries: Sequence[Any], name: str, problems: list[Problem]
+) -> tuple[Any, ...]:
+    try:
+        return compile_all(entries)
+    except (TypeError, ValueError) as error:
+        problems.append(
+            Problem(f"bad-{name.replace('_', '-')}", "add_consumers()", repr(entries), f"a list of {name}", str(error))
+        )
+        return ()
+
+
+def _transport(
+    url: str, transport: Transport | None, broadcast: Broadcast | None, problems: list[Problem]
+) -> Transport | None:
+    if transport is not None and broadcast is not None:
+        problems.append(
+            Problem(
+                "two-transports", "add_consumers()", "transport= and broadcast=", "one of them", "leave one of them out"
+            )
+        )
+        return None
+    if transport is not None:
+        if isinstance(cast(object, transport), Transport):
+            return transport
+        problems.append(
+            Problem(
+                "bad-transport",
+                "add_consumers()",
+                repr(transport),
+                "an instance of Transport",
+                "derive it from Transport",
+            )
+        )
+        return None
+    if broadcast is not None:
+        return _broadcaster(broadcast, problems)
+    if urlsplit(url).scheme == "memory":
+        return MemoryTransport()
+    problems.append(
+        Problem("bad-url", "add_consumers()", f"url={url!r}", "memory://", "other brokers are not supported yet")
+    )
+    return None
+
+
+def _broadcaster(broadcast: Any, problems: list[Problem]) -> Transport | None:
+    from .transports.broadcaster import BroadcasterTransport
+
+    if not isinstance(broadcast, Broadcast):
+        problems.append(
+            Problem(
+                "bad-broadcast",
+                "add_consumers()",
+                repr(broadcast),
+                "a broadcaster.Broadcast",
+                'write broadcast=Broadcast("memory://")',
+            )
+        )
+        return None
+    return BroadcasterTransport(broadcast)
+
+
+def _wrap_lifespan(app: FastAPI, consumers: Consumers) -> None:
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> Any:
+        async with consumers, inner(app) as state:
+            yield state
+
+    app.router.lifespan_context = lifespan
+
+
+async def answer_consumer_error(connection: HTTPConnection, error: Exception) -> Response | None:
+    """The app's handler for a ``ConsumerError`` outside of a consumer: HTTP gets JSON, a socket is closed."""
+    assert isinstance(error, ConsumerError)
+    if isinstance(connection, WebSocket):
+        await connection.close(error.close_code, close_reason(error.code))
+        return None
+    headers = {}
+    if isinstance(error, Throttled) and error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    body = json.loads(encode_json({"error": error.body()}))
+    return Response(json.dumps(body), error.http_status, headers, "application/json")
+
+
+answer_consumer_error.is_default = True  # type: ignore[attr-defined]

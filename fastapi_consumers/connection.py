@@ -1,0 +1,340 @@
+"""A connection: one socket. It owns identity, inbox, outbox and the close; consumers ask it, and never touch ASGI."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
+
+from starlette.datastructures import Headers
+from starlette.websockets import WebSocket, WebSocketState
+
+from .codecs import encode_json
+from .exceptions import ConsumerError, Throttled
+from .hub import Member
+from .identity import ANONYMOUS
+from .inbox import Inbox
+from .messages import Frame, Notice, bytes_frame, text_frame
+from .outbox import Outbox
+from .plan import Plan
+from .protocols import JSON_FRAMER
+from .types import CloseCode, Message, Receive, Scope, Send, close_reason
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """What the connection was doing has been stopped, because the socket is gone or has to be closed."""
+
+
+class Connection:
+    """One WebSocket. Made per handshake; consumers reach it as ``self.connection``.
+
+    Everything that a client sends comes through ``inbox``, everything that it is sent goes through ``outbox``, and the
+    socket is closed here, once, whoever asks for it.
+    """
+
+    __consumer_parameter__ = "connection"
+
+    def __init__(self, plan: Plan, scope: Scope, receive: Receive, send: Send, consumers: Any) -> None:
+        limits = plan.limits
+        self.plan = plan
+        self.scope = scope
+        self.consumers = consumers
+        self.user: Any = ANONYMOUS
+        self.auth: Any = None
+        self.subprotocol: str | None = None
+        self.is_accepted = False
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._send = send
+        self._websocket: WebSocket | None = None
+        self._working = False
+        self._interrupted = False
+        self._closing = False
+        #: The task that runs the consumer, until teardown begins.
+        self.task = asyncio.current_task()
+        #: Done once everything of this connection has ended.
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.channel_name: str = consumers.hub.new_channel()
+        #: What sees the frames that come in while an action runs, and the layer's messages; set by the consumer's run.
+        self.dispatcher: Any = None
+        self.outbox = Outbox(
+            send,
+            max_messages=limits.max_outbox,
+            max_bytes=limits.max_outbox_bytes,
+            write_timeout=limits.write_timeout,
+            on_overflow=self._overflowed,
+            on_lost=self._lost,
+        )
+        self.inbox = Inbox(
+            receive,
+            consumers.watch,
+            max_size=limits.max_message_size,
+            max_messages=limits.max_inbox,
+            timeout=limits.inbox_timeout,
+            peek=self._peek,
+            on_gone=self._gone,
+            on_stuck=self.shut,
+        )
+        self.member = Member(
+            self.channel_name, self.outbox.push, self._receive_message, self.shut, limits.max_groups + 1
+        )
+
+    @property
+    def headers(self) -> Headers:
+        """The handshake's headers."""
+        return Headers(scope=self.scope)
+
+    @property
+    def path_params(self) -> Mapping[str, Any]:
+        """The values that the route found in the path."""
+        found: Mapping[str, Any] = self.scope.get("path_params", {})
+        return found
+
+    @property
+    def websocket(self) -> WebSocket:
+        """A Starlette ``WebSocket`` for reading headers, cookies and state. It cannot take frames from the consumer."""
+        if self._websocket is None:
+            self._websocket = SocketView(self.scope, _no_receive, self._send_for_view)
+            if self.is_accepted:
+                self._show_accepted()
+        return self._websocket
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the socket is closed, lost or about to be closed."""
+        return self._closing or self.close_code is not None or self.inbox.gone is not None
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    async def send_frame(self, frame: Frame) -> None:
+        """Send, and wait while the client takes its time. Nothing happens once the socket is closing."""
+        if self._closing:
+            return
+        self.outbox.push(frame)
+        if not self.outbox.is_idle and self.is_accepted:
+            await self.outbox.flush()
+
+    async def _send_for_view(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.send":
+            text = message.get("text")
+            await self.send_frame(text_frame(text) if text is not None else bytes_frame(message.get("bytes") or b""))
+        elif kind == "websocket.accept":
+            await self.accept(message.get("subprotocol"), message.get("headers"))
+        elif kind == "websocket.close":
+            await self.close(message.get("code", CloseCode.NORMAL), message.get("reason") or "")
+
+    # -- opening and closing ---------------------------------------------------------------------------------------
+
+    async def accept(self, subprotocol: str | None = None, headers: Any = None) -> None:
+        """Accept the handshake. Nothing happens if it is accepted or refused already."""
+        if self.is_accepted or self._closing:
+            return
+        pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
+        raw = [(_bytes(name), _bytes(value)) for name, value in pairs]
+        chosen = subprotocol if subprotocol is not None else self.subprotocol
+        await self._send({"type": "websocket.accept", "subprotocol": chosen, "headers": raw})
+        if chosen != self.subprotocol and self.member.framer is not None:
+            self.member.framer = self.plan.framer(chosen)
+        self.subprotocol = chosen
+        self.mark_accepted()
+
+    def mark_accepted(self) -> None:
+        """The handshake is done: what was held back goes out."""
+        self.is_accepted = True
+        if self._websocket is not None:
+            self._show_accepted()
+        self.outbox.open()
+
+    def _show_accepted(self) -> None:
+        assert self._websocket is not None
+        self._websocket.client_state = self._websocket.application_state = WebSocketState.CONNECTED
+
+    async def refuse(self, error: ConsumerError) -> None:
+        """Refuse the handshake for this reason.
+
+        With ``accept_refused`` it is accepted and closed, since a browser shows its page no other reason. Otherwise it
+        is answered with HTTP, by the server's denial response where it has one.
+        """
+        if self.is_accepted or self.plan.accept_refused:
+            await self.accept()
+            await self.fail(error)
+            return
+        self._closing = True
+        self.close_code, self.close_reason = error.close_code, error.code
+        if "websocket.http.response" in (self.scope.get("extensions") or {}):
+            body = encode_json({"error": error.body()})
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            if isinstance(error, Throttled) and error.retry_after is not None:
+                headers.append((b"retry-after", str(max(1, round(error.retry_after + 0.5))).encode()))
+            await self._try_send(
+                {"type": "websocket.http.response.start", "status": error.http_status, "headers": headers}
+            )
+            await self._try_send({"type": "websocket.http.response.body", "body": body})
+        else:
+            await self._try_send({"type": "websocket.close", "code": error.close_code, "reason": error.code})
+
+    async def fail(self, error: ConsumerError) -> None:
+        """Tell the client of an error that no request caused, and close."""
+        framer = self.member.framer or JSON_FRAMER
+        self.outbox.push(framer.notice(Notice("error", {"error": error.body()})))
+        await self.close(error.close_code, error.code)
+
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Send what waits, then close. Only the first close counts; before accept the handshake is refused.
+
+        Whoever runs the consumer is stopped, unless it is the caller itself.
+        """
+        if self._closing:
+            return
+        if not self.is_accepted:
+            self._closing = True
+            self.close_code, self.close_reason = code, reason
+            await self._try_send({"type": "websocket.close", "code": code, "reason": close_reason(reason)})
+        else:
+            self._closing = True
+            self.close_code, self.close_reason = code, close_reason(reason)
+            await self._send_close()
+        if asyncio.current_task() is not self.task:
+            self._interrupt()
+
+    async def _send_close(self) -> None:
+        try:
+            async with asyncio.timeout(self.plan.limits.write_timeout):
+                await self.outbox.flush()
+                if not self.outbox.is_dead and self.inbox.gone is None:
+                    self.outbox.abort()
+                    await self._send({"type": "websocket.close", "code": self.close_code, "reason": self.close_reason})
+        except TimeoutError:
+            # The socket takes no bytes, so a close frame cannot arrive either; the server drops the connection.
+            self.outbox.abort()
+        except Exception as error:
+            logger.debug("the socket was lost while it was closed: %r", error)
+
+    async def _try_send(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except Exception as error:
+            logger.debug("the client went during the handshake: %r", error)
+
+    def shut(self, code: int, reason: str = "") -> None:
+        """Have the connection closed by whoever runs it, from anywhere and at once."""
+        if self._closing or self.ended.done():
+            return
+        if self.close_code is None:
+            self.close_code = code
+            self.close_reason = close_reason(reason or _REASONS.get(code, ""))
+        self._interrupt()
+
+    async def end_socket(self) -> None:
+        """Close, if that is still to be done. From here on nothing interrupts the task, for teardown runs."""
+        self.task = None
+        if self._closing or self.inbox.gone is not None:
+            self._closing = True
+            return
+        self._closing = True
+        if self.close_code is None:
+            self.close_code = CloseCode.NORMAL
+        if self.is_accepted:
+            await self._send_close()
+        else:
+            await self._try_send({"type": "websocket.close", "code": self.close_code, "reason": self.close_reason})
+
+    async def finish(self) -> None:
+        """End everything of the connection. The consumer has been torn down."""
+        try:
+            self.outbox.abort()
+            await self.inbox.close()
+        finally:
+            if not self.ended.done():
+                self.ended.set_result(None)
+
+    # -- what happens to the socket while somebody works -----------------------------------------------------------
+
+    async def work(self, awaitable: Awaitable[T]) -> T:
+        """Await it with the socket being read meanwhile. Raises ``Interrupted`` if that ends or has to be closed."""
+        self.inbox.begin()
+        self._working = True
+        try:
+            result = await awaitable
+        except asyncio.CancelledError:
+            self.check_interrupted()
+            raise
+        finally:
+            self._working = False
+            self.inbox.end()
+        if self._interrupted:
+            # It was cancelled and went on all the same.
+            self.check_interrupted()
+        return result
+
+    def begin(self) -> None:
+        """The same as ``work`` in pieces, for the hot path."""
+        self._working = True
+        self.inbox.begin()
+
+    def end(self) -> None:
+        self._working = False
+        self.inbox.end()
+
+    def check_interrupted(self) -> None:
+        """Turn the connection's own cancellation of its task into ``Interrupted``; leave anybody else's alone."""
+        if self._interrupted:
+            self._interrupted = False
+            if self.task is None or self.task.uncancel() == 0:
+                raise Interrupted from None
+
+    def _interrupt(self) -> None:
+        """Stop the task that runs the consumer, whether it works or waits for the next frame."""
+        task = self.task
+        if task is None or self._interrupted or task.done() or task is asyncio.current_task():
+            return
+        self._interrupted = True
+        task.cancel()
+
+    def _gone(self, code: int) -> None:
+        # Seen by the pump. If nobody works, get() raises Disconnected by itself.
+        if self._working:
+            self._interrupt()
+
+    def _lost(self, error: BaseException) -> None:
+        logger.debug("the socket was lost while it was written to: %r", error)
+        if self.close_code is None:
+            self.close_code = CloseCode.ABNORMAL
+        self._closing = True
+        self._interrupt()
+
+    def _overflowed(self) -> None:
+        self.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
+
+    def _peek(self, frame: str | bytes) -> bool:
+        return self.dispatcher is not None and bool(self.dispatcher.peek(frame))
+
+    def _receive_message(self, message: dict[str, Any]) -> None:
+        if self.dispatcher is not None:
+            self.dispatcher.receive_message(message)
+
+
+_REASONS: dict[int, str] = {
+    CloseCode.MESSAGE_TOO_BIG: "message_too_big",
+    CloseCode.TOO_MANY_REQUESTS: "too_many_requests",
+    CloseCode.BAD_FRAMES: "bad_frames",
+}
+
+
+class SocketView(WebSocket):
+    """The socket as dependencies and actions see it."""
+
+
+async def _no_receive() -> Message:
+    raise RuntimeError(
+        "This WebSocket belongs to a consumer, which receives its frames. Read them in receive(), receive_json() or an "
+        "action; headers, cookies, the query and the state can be read here."
+    )
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("latin-1")

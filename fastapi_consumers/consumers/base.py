@@ -1,0 +1,248 @@
+"""``Consumer``: what every consumer has. Raw text and bytes; the contract that users subclass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar, TypeVar
+
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from ..collecting import HANDLER_NAMES, REGISTERED_HANDLERS
+from ..connection import Connection
+from ..groups import check_group
+from ..hub import GROUP
+from ..layer import ChannelLayer
+from ..messages import bytes_frame, text_frame
+from ..metaclass import ConsumerMeta
+from ..options import ConsumerOptions
+from ..runtime import Consumers
+from ..types import CloseCode
+from .running import run, serve
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ConsumerApp:
+    """A consumer class as an ASGI application: one instance of the class per socket."""
+
+    def __init__(self, consumer_class: "type[Consumer]", dependencies: Any = None) -> None:
+        self.consumer_class = consumer_class
+        self.dependencies = dependencies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await run(self.consumer_class, scope, receive, send, dependencies=self.dependencies)
+
+    def __repr__(self) -> str:
+        return f"<ConsumerApp of {self.consumer_class.__qualname__}>"
+
+
+class Consumer(metaclass=ConsumerMeta, abstract=True):
+    """One conversation over one socket: text and bytes as they come.
+
+    The names and meanings are those of Django Channels. A class declares its policies as attributes; an instance is
+    made for each socket. :meth:`connect` runs before the socket is accepted, then :meth:`receive` once per message, one
+    after another, and :meth:`disconnect` at the end, whatever happened.
+    """
+
+    _is_framework_class: ClassVar[bool] = True
+    #: Whether frames are requests for actions.
+    _has_actions: ClassVar[bool] = False
+    _meta: ClassVar[ConsumerOptions]
+
+    #: Groups, or templates of them with path parameters, that the consumer joins before it is accepted.
+    groups: ClassVar[Sequence[str]] = ()
+    authentication_classes: ClassVar[Sequence[Any]]
+    permission_classes: ClassVar[Sequence[Any]]
+    throttle_classes: ClassVar[Sequence[Any]]
+    connection_throttle_classes: ClassVar[Sequence[Any]]
+    dependencies: ClassVar[Sequence[Any]]
+    exception_handlers: ClassVar[Mapping[type[Exception], Callable[..., Any]]]
+    allowed_origins: ClassVar[Sequence[str]]
+    accept_refused: ClassVar[bool]
+    max_message_size: ClassVar[int]
+    max_inbox: ClassVar[int]
+    inbox_timeout: ClassVar[float]
+    max_outbox: ClassVar[int]
+    max_outbox_bytes: ClassVar[int]
+    write_timeout: ClassVar[float]
+    max_bad_frames: ClassVar[int]
+    max_concurrent_actions: ClassVar[int]
+    max_groups: ClassVar[int]
+    max_connections: ClassVar[int | None]
+
+    _connection: Connection
+    #: The groups that were joined, in order, and whether their ``on_join`` has been called.
+    _groups: dict[str, bool]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Called without arguments. The connection is not there yet: set things up in :meth:`connect`."""
+        super().__init__()
+
+    # -- what it knows ---------------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> Connection:
+        """The socket that this consumer talks over."""
+        return self._connection
+
+    @property
+    def scope(self) -> Any:
+        """The ASGI scope of the handshake."""
+        return self._connection.scope
+
+    @property
+    def websocket(self) -> WebSocket:
+        """A Starlette ``WebSocket`` for reading headers, cookies, the query and the state."""
+        return self._connection.websocket
+
+    @property
+    def path_params(self) -> Mapping[str, Any]:
+        """The values that the route found in the path."""
+        return self._connection.path_params
+
+    @property
+    def user(self) -> Any:
+        """Who is at the other end; never ``None``."""
+        return self._connection.user
+
+    @user.setter
+    def user(self, user: Any) -> None:
+        self._connection.user = user
+
+    @property
+    def auth(self) -> Any:
+        """What the user was authenticated by, as the authentication class returned it."""
+        return self._connection.auth
+
+    @property
+    def channel_name(self) -> str:
+        """The connection's address, unique over all processes."""
+        return self._connection.channel_name
+
+    @property
+    def consumers(self) -> Consumers:
+        """The application's ``Consumers``."""
+        return self._connection.consumers  # type: ignore[no-any-return]
+
+    @property
+    def channel_layer(self) -> ChannelLayer:
+        """``group_add``, ``group_discard``, ``group_send`` and ``send`` in Channels' manner."""
+        return self.consumers.layer
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups that the consumer has joined, in order."""
+        return tuple(self._groups)
+
+    # -- hooks -----------------------------------------------------------------------------------------------------
+
+    def get_groups(self) -> Sequence[str]:
+        """The groups to join before the socket is accepted: ``groups`` filled in from the path."""
+        return [template.format(self.path_params) for template in type(self)._meta.groups]
+
+    async def connect(self) -> None:
+        """The handshake passed authentication and permissions. An override accepts or closes by itself."""
+        await self.accept()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """A message came: text or bytes."""
+
+    async def disconnect(self, code: int) -> None:
+        """The socket is gone, with this close code. Always called if ``connect`` was."""
+
+    async def on_join(self, group: str) -> None:
+        """The consumer has joined a group, and its socket is accepted."""
+
+    async def on_leave(self, group: str) -> None:
+        """The consumer has left a group. Called for every group that it joined, however the connection ends."""
+
+    #: An async context manager around the membership: ``@asynccontextmanager async def lifespan(self): …``.
+    lifespan: Callable[..., AbstractAsyncContextManager[Any]] | None = None
+
+    # -- verbs -----------------------------------------------------------------------------------------------------
+
+    async def accept(self, subprotocol: str | None = None, headers: Any = None) -> None:
+        """Accept the socket. ``headers`` are (name, value) pairs or a mapping."""
+        await self._connection.accept(subprotocol, headers)
+
+    async def send(
+        self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False
+    ) -> None:
+        """Send one message, and wait while the client takes its time.
+
+        Args:
+            close: close the socket afterwards; a number is the close code.
+        """
+        if text_data is None and bytes_data is None:
+            raise ValueError("send() takes text_data or bytes_data; found neither")
+        await self._connection.send_frame(
+            text_frame(text_data) if text_data is not None else bytes_frame(bytes_data or b"")
+        )
+        if close:
+            await self.close(None if close is True else close)
+
+    async def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
+        """Close the socket, 1000 by default; before it is accepted, refuse it (HTTP 403)."""
+        if code is None or code is True:
+            code = CloseCode.NORMAL if self._connection.is_accepted else CloseCode.FORBIDDEN
+        await self._connection.close(int(code), reason or "")
+
+    # -- groups ----------------------------------------------------------------------------------------------------
+
+    async def _join(self, group: str) -> bool:
+        """Become a member; ``False`` if it was one already."""
+        connection = self._connection
+        limit = connection.plan.limits.max_connections
+        if not await self.consumers.hub.join(GROUP + check_group(group), connection.member, limit):
+            return False
+        self._groups[group] = False
+        return True
+
+    async def _leave(self, group: str) -> bool:
+        return await self.consumers.hub.leave(GROUP + check_group(group), self._connection.member)
+
+    # -- outside of a routing table --------------------------------------------------------------------------------
+
+    @classmethod
+    def as_asgi(cls, **overrides: Any) -> ConsumerApp:
+        """The class as an ASGI application. Keyword arguments override class attributes.
+
+        Raises ``ImproperlyConfigured`` for a wrong one.
+        """
+        if not overrides:
+            return ConsumerApp(cls)
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        make: Any = type(cls)
+        return ConsumerApp(make(cls.__name__, (cls,), {**names, **overrides}))
+
+    @classmethod
+    async def serve(cls, websocket: WebSocket, groups: Sequence[str] | None = None) -> None:
+        """Serve one socket inside a WebSocket endpoint, until it ends.
+
+        Args:
+            websocket: as the endpoint got it, accepted or not.
+            groups: joined instead of those that the class names.
+        """
+        await serve(cls, websocket, groups)
+
+    @classmethod
+    def on_event(cls, name: str) -> Callable[[F], F]:
+        """Register a function for ``"join"`` or ``"leave"``; it is called with the consumer and the group's name."""
+
+        def decorate(function: F) -> F:
+            cls.add_event_handler(name, function)
+            return function
+
+        return decorate
+
+    @classmethod
+    def add_event_handler(cls, name: str, function: Callable[..., Any]) -> None:
+        """The same as :meth:`on_event` without a decorator. It reaches existing subclasses too."""
+        if name not in HANDLER_NAMES:
+            raise ValueError(f"on_event takes one of {', '.join(map(repr, HANDLER_NAMES))}; found {name!r}")
+        if not callable(function):
+            raise TypeError(f"a handler is a function of (consumer, group); found {function!r}")
+        registered = dict(cls.__dict__.get(REGISTERED_HANDLERS, {}))
+        registered[name] = (*registered.get(name, ()), function)
+        setattr(cls, REGISTERED_HANDLERS, registered)
+        cls.refresh()

@@ -1,0 +1,89 @@
+"""Consumers that talk to groups."""
+
+from typing import Any
+
+from ..exceptions import InvalidFrame, InvalidGroup
+from ..groups import check_group
+from ..hub import GROUP
+from ..messages import Position
+from ..packets import Packet
+from .json import JSONConsumer
+from .running import announce
+
+
+class GroupConsumer(JSONConsumer, abstract=True):
+    """A consumer that is a member of groups, and broadcasts to them."""
+
+    _is_framework_class = True
+
+    async def broadcast(
+        self, event: str, data: Any = None, *, group: str | None = None, exclude_self: bool = False
+    ) -> Position | None:
+        """Send an event to all members of a group, this consumer included.
+
+        Args:
+            data: anything that pydantic can serialise to JSON.
+            group: may be left out where the consumer is in exactly one.
+            exclude_self: leave this consumer out.
+
+        Raises ``InvalidGroup`` if the group is not named and not clear.
+        """
+        return await self.consumers.broadcast(
+            self._default_group() if group is None else group,
+            event,
+            data,
+            exclude=self.channel_name if exclude_self else None,
+        )
+
+    def _default_group(self) -> str:
+        if len(self._groups) != 1:
+            raise InvalidGroup(
+                f"{type(self).__name__} is in {len(self._groups)} groups: name one with group=… "
+                f"(found: {', '.join(self._groups) or 'none'})."
+            )
+        return next(iter(self._groups))
+
+    async def join(self, group: str) -> bool:
+        """Become a member of a group; ``False`` if it is one already.
+
+        Raises ``InvalidGroup``, ``TooManyGroups`` beyond ``max_groups``, and ``GroupFull`` beyond ``max_connections``.
+        """
+        if not await self._join(group):
+            return False
+        await announce(self, "join", group)
+        return True
+
+    async def leave(self, group: str) -> bool:
+        """Be no member of a group any more; ``False`` if it was none."""
+        if not await self._leave(group):
+            return False
+        if self._groups.pop(group, False):
+            await announce(self, "leave", group)
+        return True
+
+    async def get_connection_count(self, group: str | None = None) -> int:
+        """How many connections are in a group."""
+        return await self.consumers.get_connection_count(self._default_group() if group is None else group)
+
+
+class PersonConsumer(GroupConsumer, abstract=True):
+    """A group for two: a third connection is refused with 1013 before it is accepted."""
+
+    _is_framework_class = True
+
+    max_connections = 2
+
+
+class RelayConsumer(GroupConsumer, abstract=True):
+    """No actions: what a client sends, text or bytes, goes to its groups exactly as it is, to the sender too."""
+
+    _is_framework_class = True
+    _has_actions = False
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        try:
+            packet = Packet("bytes", bytes_data or b"") if text_data is None else Packet("text", text_data.encode())
+        except UnicodeEncodeError:
+            raise InvalidFrame("The text holds half of a surrogate pair.") from None
+        for group in self.group_names:
+            await self.consumers.hub.publish(GROUP + check_group(group), packet)

@@ -1,0 +1,122 @@
+"""``JSONConsumer``: frames are requests for actions."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel
+
+from .. import codecs
+from ..collecting import REGISTERED_ACTIONS
+from ..exceptions import InvalidFrame
+from ..marks import make_mark
+from ..messages import Event
+from ..protocols import MSGPACK_SUBPROTOCOL
+from ..serializers import ResponseSerializer
+from ..types import CloseCode
+from .base import Consumer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class JSONConsumer(Consumer, abstract=True):
+    """Speaks the native protocol: requests in, replies and events out.
+
+    Methods marked with ``@action`` are what clients may call. Whoever wants plain JSON instead overrides
+    :meth:`receive_json` and uses :meth:`send_json`, as in Django Channels.
+    """
+
+    _is_framework_class = True
+    _has_actions = True
+
+    #: The shape of what comes in and of what goes out; the native envelopes by default.
+    request_serializer_class: ClassVar[type[BaseModel] | None]
+    response_serializer_class: ClassVar[type[ResponseSerializer] | None]
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        dispatcher, packed = self._connection.dispatcher, self._connection.subprotocol == MSGPACK_SUBPROTOCOL
+        if (text_data is None) is not packed:
+            await self._connection.close(CloseCode.UNSUPPORTED_DATA, "unsupported_data")
+            return
+        try:
+            if text_data is None:
+                content: Any = codecs.decode_msgpack(bytes_data or b"")
+            else:
+                content = self.decode_json(text_data)
+            if inspect.isawaitable(content):
+                content = await content
+        except InvalidFrame as error:
+            await dispatcher.reject(error)
+            return
+        except ValueError as error:
+            await dispatcher.reject(InvalidFrame(f"The frame could not be decoded: {str(error)[:200]}"))
+            return
+        await self.receive_json(content)
+
+    async def receive_json(self, content: Any) -> None:
+        """A decoded message came. The default runs the action that it names."""
+        await self._connection.dispatcher.handle_content(content)
+
+    async def send_json(self, content: Any, close: bool | int = False) -> None:
+        """Send any JSON, outside of the protocol's envelopes."""
+        encoded: Any = self.encode_json(content)
+        if inspect.isawaitable(encoded):
+            encoded = await encoded
+        if isinstance(encoded, bytes):
+            await self.send(bytes_data=encoded, close=close)
+        else:
+            await self.send(text_data=encoded, close=close)
+
+    @classmethod
+    async def decode_json(cls, text_data: str) -> Any:
+        """Text to content. Raise ``ValueError`` for what cannot be read. May be overridden without ``async``."""
+        return codecs.decode_json(text_data)
+
+    @classmethod
+    async def encode_json(cls, content: Any) -> str | bytes:
+        """Content to text, or bytes for a binary frame.
+
+        Applied to all that the consumer sends, replies and events too. May be ``async`` but may not wait: events
+        are encoded in the middle of a fan-out.
+        """
+        return codecs.encode_json(content).decode()
+
+    async def send_event(self, event: str, data: Any = None) -> None:
+        """Send an event to this connection alone."""
+        framer = self._connection.member.framer
+        assert framer is not None
+        await self._connection.send_frame(framer.event(Event(event, codecs.encode_json(data))))
+
+    @classmethod
+    def action(
+        cls,
+        name: str | None = None,
+        /,
+        *,
+        permission_classes: Sequence[Any] = (),
+        throttle_classes: Sequence[Any] = (),
+        concurrent: bool = False,
+        timeout: float | timedelta | None = None,
+        deprecated: bool = False,
+        enabled: bool = True,
+    ) -> Callable[[F], F]:
+        """Register a function of (consumer, …) as an action, here and in all subclasses, existing ones too.
+
+        The options are those of :func:`~fastapi_consumers.action`. Raises ``ImproperlyConfigured`` for what is wrong.
+        """
+        mark = make_mark(name, permission_classes, throttle_classes, concurrent, timeout, deprecated, enabled)
+
+        def decorate(function: F) -> F:
+            wire = name or getattr(function, "__name__", repr(function))
+            before = cls.__dict__.get(REGISTERED_ACTIONS, {})
+            setattr(cls, REGISTERED_ACTIONS, {**before, wire: (function, mark)})
+            try:
+                cls.refresh()
+            except Exception:
+                setattr(cls, REGISTERED_ACTIONS, before)
+                cls.refresh()
+                raise
+            return function
+
+        return decorate

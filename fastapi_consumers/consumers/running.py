@@ -1,0 +1,357 @@
+"""The life of one consumer: handshake, loop, teardown. Whatever happens in between, teardown runs to its end."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from starlette.websockets import WebSocket, WebSocketState
+
+from ..authentication import authenticate_with
+from ..connection import Connection, Interrupted
+from ..dispatch import Dispatcher
+from ..exceptions import (
+    AcceptConnection,
+    ConsumerError,
+    DenyConnection,
+    InternalError,
+    InvalidGroup,
+    PermissionDenied,
+    StopConsumer,
+)
+from ..hub import USER
+from ..identity import is_authenticated, user_id
+from ..inbox import Disconnected, TooBig
+from ..origins import is_allowed_origin
+from ..permissions import check_permissions
+from ..runtime import Consumers, consumers_of
+from ..throttling import check_throttles
+from ..types import CloseCode, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from .base import Consumer
+
+logger = logging.getLogger(__name__)
+
+
+async def serve(cls: "type[Consumer]", websocket: WebSocket, groups: Sequence[str] | None) -> None:
+    """Run a consumer on a Starlette ``WebSocket``, in whatever state that is."""
+    await run(
+        cls,
+        websocket.scope,
+        websocket.receive,
+        websocket.send,
+        groups=groups,
+        connected=websocket.client_state is not WebSocketState.CONNECTING,
+        accepted=websocket.application_state is WebSocketState.CONNECTED,
+    )
+
+
+async def run(
+    cls: "type[Consumer]",
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    groups: Sequence[str] | None = None,
+    dependencies: Any = None,
+    connected: bool = False,
+    accepted: bool = False,
+) -> None:
+    """Run one consumer from handshake to teardown.
+
+    Args:
+        groups: joined instead of those of the class.
+        dependencies: the route's, solved before the class's own.
+        connected: ``websocket.connect`` has been received.
+        accepted: ``websocket.accept`` has been sent.
+    """
+    consumers = consumers_of(scope)
+    if not consumers.is_open:
+        await consumers.open()
+    plan = consumers.plan(cls)
+    if not connected and (await receive())["type"] != "websocket.connect":
+        return
+    connection = Connection(plan, scope, receive, send, consumers)
+    life = _Life(cls, connection, consumers, groups, dependencies)
+    consumers.connections.add(connection)
+    consumers.hub.register(connection.member)
+    try:
+        await life.run(accepted)
+    finally:
+        consumers.connections.discard(connection)
+
+
+class _Life:
+    """One consumer's way from handshake to teardown."""
+
+    __slots__ = (
+        "_cls",
+        "_connected",
+        "_consumer",
+        "_consumers",
+        "_dependencies",
+        "_groups",
+        "_raw",
+        "_stack",
+        "connection",
+    )
+
+    def __init__(
+        self,
+        cls: "type[Consumer]",
+        connection: Connection,
+        consumers: Consumers,
+        groups: Sequence[str] | None,
+        dependencies: Any,
+    ) -> None:
+        self._cls = cls
+        self.connection = connection
+        self._consumers = consumers
+        self._groups = groups
+        self._dependencies = dependencies
+        self._consumer: Consumer | None = None
+        #: Whether connect() was called, so that disconnect() has to be.
+        self._connected = False
+        self._stack: AsyncExitStack | None = None
+        overridden = connection.plan.options.overridden
+        #: Whether frames go to receive() and not straight to the actions.
+        self._raw = not cls._has_actions or bool({"receive", "receive_json", "decode_json"} & overridden)
+
+    async def run(self, accepted: bool) -> None:
+        connection = self.connection
+        outcome: BaseException | None = None
+        try:
+            await self._live(accepted)
+        except (Disconnected, Interrupted):
+            pass
+        except TooBig:
+            connection.shut(CloseCode.MESSAGE_TOO_BIG)
+        except asyncio.CancelledError as error:
+            try:
+                connection.check_interrupted()
+                outcome = error
+            except Interrupted:
+                pass
+        except BaseException as error:
+            outcome = error
+        await self._tear_down(outcome)
+
+    async def _live(self, accepted: bool) -> None:
+        connection = self.connection
+        try:
+            consumer = self._consumer = self._cls()
+            consumer._connection = connection
+            consumer._groups = {}
+            connection.dispatcher = Dispatcher(consumer, connection)
+            if accepted:
+                connection.mark_accepted()
+            if connection.dispatcher.turn is None:
+                await self._open(consumer)
+            else:
+                async with connection.dispatcher.turn:
+                    await self._open(consumer)
+        except (Disconnected, Interrupted, StopConsumer):
+            if not connection.is_closing:
+                connection.shut(CloseCode.NORMAL)
+            return
+        except Exception as failure:
+            error = await self._explain(failure)
+            if connection.is_accepted:
+                await connection.fail(error)
+            else:
+                await connection.refuse(error)
+            return
+        await self._loop(consumer)
+
+    async def _explain(self, failure: Exception) -> ConsumerError:
+        if isinstance(failure, DenyConnection):
+            return PermissionDenied()
+        if self.connection.dispatcher is None:
+            logger.error("%s could not be made", self._cls.__qualname__, exc_info=failure)
+            return InternalError()
+        error: ConsumerError = await self.connection.dispatcher.explain(failure, "the handshake")
+        return error
+
+    # -- handshake -------------------------------------------------------------------------------------------------
+
+    async def _open(self, consumer: "Consumer") -> None:
+        connection, plan = self.connection, self.connection.plan
+        scope = connection.scope
+        scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
+        if not is_allowed_origin(connection.headers, scope.get("scheme", "ws"), plan.allowed_origins):
+            raise PermissionDenied("Pages of this origin may not connect.", code="origin_not_allowed")
+        await self._authenticate(consumer)
+        if plan.permissions:
+            await check_permissions(plan.permissions, consumer)
+        await self._solve_dependencies()
+        if type(consumer)._has_actions:
+            connection.subprotocol = plan.choose_subprotocol(list(scope.get("subprotocols") or ()))
+        if hasattr(consumer, "encode_json"):
+            connection.member.framer = plan.framer(connection.subprotocol)
+        await self._join(consumer)
+        self._connected = True
+        try:
+            await connection.work(consumer.connect())
+        except AcceptConnection:
+            await connection.accept()
+        if not connection.is_accepted:
+            if not connection.is_closing:
+                logger.error(
+                    "%s.connect() ended without self.accept() or self.close(): the socket is refused",
+                    type(consumer).__qualname__,
+                )
+                raise InternalError
+            return
+        connection.dispatcher.start()
+        await connection.work(self._enter(consumer))
+
+    async def _authenticate(self, consumer: "Consumer") -> None:
+        connection, plan = self.connection, self.connection.plan
+        try:
+            connection.user, connection.auth = await authenticate_with(plan.authentications, connection)
+            connection.scope["user"], connection.scope["auth"] = connection.user, connection.auth
+        except ConsumerError:
+            # Guessing credentials counts too, as somebody unknown at this address.
+            if plan.connection_throttles:
+                await check_throttles(plan.connection_throttles, consumer, None, self._consumers.buckets)
+            raise
+        if plan.connection_throttles:
+            await check_throttles(plan.connection_throttles, consumer, None, self._consumers.buckets)
+
+    async def _solve_dependencies(self) -> None:
+        """The route's and the class's ``dependencies``; what they open stays open until the consumer is torn down."""
+        connection = self.connection
+        for dependencies in (self._dependencies, connection.plan.options.dependencies):
+            if dependencies is not None:
+                if self._stack is None:
+                    self._stack = AsyncExitStack()
+                await dependencies.solve(connection.websocket, self._stack, connection.scope.get("app"))
+
+    async def _join(self, consumer: "Consumer") -> None:
+        """Become a member before the socket is accepted: whoever is accepted hears everything from then on."""
+        if is_authenticated(consumer.user):
+            await self._consumers.hub.join(USER + str(user_id(consumer.user)), self.connection.member)
+        groups = self._groups if self._groups is not None else await _maybe(consumer.get_groups())
+        for group in groups:
+            try:
+                await consumer._join(group)
+            except InvalidGroup as error:
+                logger.warning("%s cannot join a group: %s", type(consumer).__qualname__, error)
+                raise
+
+    async def _enter(self, consumer: "Consumer") -> None:
+        if "lifespan" in self.connection.plan.options.overridden and consumer.lifespan is not None:
+            if self._stack is None:
+                self._stack = AsyncExitStack()
+            context = consumer.lifespan
+            if inspect.isasyncgenfunction(context):
+                context = asynccontextmanager(context)
+            await self._stack.enter_async_context(context())
+        for group in consumer.group_names:
+            await announce(consumer, "join", group)
+
+    # -- loop ------------------------------------------------------------------------------------------------------
+
+    async def _loop(self, consumer: "Consumer") -> None:
+        connection, inbox = self.connection, self.connection.inbox
+        handle = self._receive_raw if self._raw else connection.dispatcher.handle
+        while not connection.is_closing:
+            frame = await inbox.get()
+            connection.begin()
+            try:
+                await handle(frame)
+            except asyncio.CancelledError:
+                connection.check_interrupted()
+                raise
+            finally:
+                connection.end()
+
+    async def _receive_raw(self, frame: str | bytes) -> None:
+        dispatcher = self.connection.dispatcher
+        if dispatcher.turn is None:
+            await self._receive(frame)
+        else:
+            async with dispatcher.turn:
+                await self._receive(frame)
+
+    async def _receive(self, frame: str | bytes) -> None:
+        consumer, connection = self._consumer, self.connection
+        assert consumer is not None
+        try:
+            if connection.plan.throttles and not type(consumer)._has_actions:
+                await check_throttles(connection.plan.throttles, consumer, None, self._consumers.buckets)
+            if isinstance(frame, str):
+                await consumer.receive(text_data=frame)
+            else:
+                await consumer.receive(bytes_data=frame)
+        except StopConsumer:
+            await connection.close(CloseCode.NORMAL)
+        except ConsumerError as failure:
+            await connection.dispatcher.tell(await connection.dispatcher.explain(failure, "receive()"))
+        except Exception as failure:
+            error = await connection.dispatcher.explain(failure, "receive()")
+            if isinstance(error, InternalError) and not type(consumer)._has_actions:
+                # A raw consumer has no envelope to answer with.
+                await connection.close(error.close_code, error.code)
+            else:
+                await connection.dispatcher.tell(error)
+
+    # -- teardown --------------------------------------------------------------------------------------------------
+
+    async def _tear_down(self, outcome: BaseException | None) -> None:
+        """Run every step, whatever those before it raised; then raise the outcome, unless it is an ``Exception``."""
+        connection, consumer = self.connection, self._consumer
+        if isinstance(outcome, Exception):
+            logger.error("%s failed", self._cls.__qualname__, exc_info=outcome)
+            connection.shut(CloseCode.INTERNAL_ERROR, "internal_error")
+        elif outcome is not None:
+            connection.shut(CloseCode.GOING_AWAY, "going_away")
+        code = connection.close_code if connection.inbox.gone is None else connection.inbox.gone
+        connection.task = None
+        steps: list[Callable[[], Awaitable[Any]]] = []
+        if connection.dispatcher is not None:
+            steps.append(connection.dispatcher.stop)
+        steps += [lambda: self._consumers.hub.leave_all(connection.member), connection.end_socket]
+        if consumer is not None and self._connected:
+            steps += [_leaving(consumer, group) for group, announced in consumer._groups.items() if announced]
+        if self._stack is not None:
+            steps.append(self._stack.aclose)
+        if consumer is not None and self._connected:
+            steps.append(lambda: consumer.disconnect(CloseCode.NORMAL if code is None else code))
+        steps.append(connection.finish)
+        for step in steps:
+            try:
+                await step()
+            except asyncio.CancelledError as error:
+                outcome = outcome or error
+            except StopConsumer:
+                pass
+            except Exception:
+                logger.exception("%s failed while it was torn down", self._cls.__qualname__)
+            except BaseException as error:
+                outcome = error
+        if outcome is not None and not isinstance(outcome, Exception):
+            raise outcome
+
+
+def _leaving(consumer: "Consumer", group: str) -> Callable[[], Awaitable[None]]:
+    return lambda: announce(consumer, "leave", group)
+
+
+async def announce(consumer: "Consumer", name: str, group: str) -> None:
+    """Call the method and the registered functions for ``"join"`` or ``"leave"``."""
+    options = type(consumer)._meta
+    if name == "join":
+        consumer._groups[group] = True
+    method = f"on_{name}"
+    if method in options.overridden:
+        await _maybe(getattr(consumer, method)(group))
+    for handler in options.handlers.get(name, ()):
+        await _maybe(handler(consumer, group))
+
+
+async def _maybe(result: Any) -> Any:
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,116 @@
+"""FastAPI's dependency injection outside of a route. The only module that knows FastAPI's private names.
+
+FastAPI has no public way to solve dependencies without a route, so this leans on ``get_dependant`` and
+``solve_dependencies`` of ``fastapi.dependencies.utils``, which kept these arguments from 0.115 on. A test holds them
+on the oldest and the newest version that the project supports.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi import params
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant, solve_dependencies
+from fastapi.exceptions import HTTPException, RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.websockets import WebSocket
+
+from .exceptions import ConsumerError, InvalidData, http_error
+
+MAX_DETAILS = 20
+
+
+def is_dependency(annotation: Any, default: Any) -> bool:
+    """Whether a parameter is FastAPI's to fill: ``Depends``, ``Path``, ``Query``, ``Header`` or ``Cookie``."""
+    marks = [default, *getattr(annotation, "__metadata__", ())]
+    return any(isinstance(mark, params.Depends | params.Param) for mark in marks)
+
+
+def is_body(annotation: Any, default: Any) -> bool:
+    """Whether a parameter asks for an HTTP body, which a socket does not have."""
+    return any(isinstance(mark, params.Body) for mark in [default, *getattr(annotation, "__metadata__", ())])
+
+
+class Dependencies:
+    """Some parameters, or some ``Depends(...)`` for their effect alone, compiled once and solved per call."""
+
+    __slots__ = ("_dependant",)
+
+    def __init__(self, dependant: Dependant) -> None:
+        self._dependant = dependant
+
+    @classmethod
+    def of_parameters(cls, parameters: Iterable[inspect.Parameter]) -> "Dependencies":
+        """For parameters whose annotations are resolved. Raises what FastAPI raises for a wrong one."""
+
+        def call() -> None: ...
+
+        keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        call.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+        return cls(get_dependant(path="/", call=call))
+
+    @classmethod
+    def of_list(cls, dependencies: Sequence[Any]) -> "Dependencies":
+        """For ``dependencies=[Depends(audit)]``. Raises ``TypeError`` for an entry that is no ``Depends``."""
+        parameters: list[inspect.Parameter] = []
+        for index, depends in enumerate(dependencies):
+            if not isinstance(depends, params.Depends):
+                raise TypeError(f"{depends!r} is not a dependency; write Depends({depends!r})")
+            parameters.append(inspect.Parameter(f"dependency_{index}", inspect.Parameter.KEYWORD_ONLY, default=depends))
+        return cls.of_parameters(parameters)
+
+    async def solve(self, websocket: WebSocket, stack: AsyncExitStack, overrides: Any = None) -> dict[str, Any]:
+        """Values by parameter name. What they opened is closed by ``stack``.
+
+        ``overrides`` is the application, whose ``dependency_overrides`` apply. Raises ``InvalidData`` where a header,
+        query, cookie or path value is missing or malformed, and whatever the dependencies raise.
+        """
+        inner = await stack.enter_async_context(AsyncExitStack())
+        function = await stack.enter_async_context(AsyncExitStack())
+        # A copy, because two actions of one connection may be solving at the same time.
+        scope = {
+            **websocket.scope,
+            "fastapi_inner_astack": inner,
+            "fastapi_function_astack": function,
+        }
+        scope.pop("fastapi_async_cleanup_scopes", None)
+        solved = await solve_dependencies(
+            request=_with_scope(websocket, scope),
+            dependant=self._dependant,
+            async_exit_stack=inner,
+            embed_body_fields=False,
+            dependency_overrides_provider=overrides if hasattr(overrides, "dependency_overrides") else None,
+        )
+        if solved.errors:
+            raise InvalidData(details=error_details(solved.errors))
+        return solved.values
+
+
+def _with_scope(websocket: WebSocket, scope: dict[str, Any]) -> WebSocket:
+    twin: WebSocket = object.__new__(type(websocket))
+    twin.__dict__.update(websocket.__dict__)
+    twin.scope = scope
+    return twin
+
+
+def error_details(errors: Iterable[Any]) -> list[dict[str, Any]]:
+    """Pydantic's errors as the client sees them: place, type and message, never what it sent or where the docs are."""
+    details: list[dict[str, Any]] = []
+    for error in errors:
+        if len(details) == MAX_DETAILS:
+            break
+        if isinstance(error, Mapping):
+            loc = [part if isinstance(part, int) else str(part)[:100] for part in error.get("loc", ())]
+            details.append({"loc": loc, "type": error.get("type"), "message": str(error.get("msg", ""))[:500]})
+    return details
+
+
+def error_from_dependency(error: Exception) -> ConsumerError | None:
+    """The ``ConsumerError`` that says what FastAPI's own exceptions say, or ``None`` for any other exception."""
+    if isinstance(error, HTTPException | StarletteHTTPException):
+        return http_error(error.status_code, error.detail, error.headers)
+    if isinstance(error, RequestValidationError):
+        return InvalidData(details=error_details(error.errors()))
+    return None

@@ -1,0 +1,345 @@
+"""What can go wrong, and what the client is told of it.
+
+::
+
+    Exception
+    ├── ImproperlyConfigured             a class, a route or a setting is wrong: raised at startup
+    ├── AcceptConnection                 raised in connect(): accept the socket
+    ├── DenyConnection                   raised in connect(): refuse the socket
+    ├── StopConsumer                     raised anywhere in a consumer: end it without an error
+    └── ConsumerError                    "consumer_error"       1008
+        ├── InvalidFrame                 "invalid_frame"        4400
+        ├── InvalidData                  "invalid_data"         4400
+        ├── InvalidGroup                 "invalid_group"        4400
+        ├── ActionNotFound               "action_not_found"     4400
+        ├── ActionDisabled               "action_disabled"      4403
+        │   └── ActionDeprecated         "action_deprecated"    4403
+        ├── ActionTimeout                "timeout"              4408
+        ├── Cancelled                    "cancelled"            1000
+        ├── NotAuthenticated             "not_authenticated"    4401
+        ├── PermissionDenied             "permission_denied"    4403
+        ├── NotFound                     "not_found"            1008
+        ├── Throttled                    "throttled"            4429
+        ├── GroupFull                    "group_full"           1013
+        ├── TooManyGroups                "too_many_groups"      1008
+        ├── Overloaded                   "overloaded"           1013
+        ├── BrokerUnavailable            "broker_unavailable"   1013
+        ├── HTTPError                    "http_error"           1008
+        └── InternalError                "internal_error"       1011
+
+Every ``ConsumerError`` has a stable machine ``code`` that clients may branch on, a message for people, and the
+close code used when it is raised with ``close=True``. Without it the socket stays open.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from .types import CloseCode
+
+
+class Problem(NamedTuple):
+    """One mistake in a class, a route or a setting."""
+
+    code: str
+    where: str
+    found: str
+    expected: str
+    fix: str
+
+
+class ImproperlyConfigured(Exception):
+    """A class, a route or a setting is wrong. Holds every mistake found, so that they are mended in one go.
+
+    ``problems`` is a tuple of :class:`Problem`; their ``code`` is stable.
+    """
+
+    def __init__(self, subject: str, problems: Sequence[Problem]) -> None:
+        self.subject = subject
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        lines = [f"{subject} has {count} mistake{'s' if count != 1 else ''}:"]
+        for number, problem in enumerate(self.problems, 1):
+            lines += [
+                "",
+                f"{number}. [{problem.code}] {problem.where}",
+                f"   found:    {problem.found}",
+                f"   expected: {problem.expected}",
+                f"   fix:      {problem.fix}",
+            ]
+        super().__init__("\n".join(lines))
+
+
+class AcceptConnection(Exception):
+    """Raise in ``connect()`` to accept the socket and go on."""
+
+
+class DenyConnection(Exception):
+    """Raise in ``connect()`` to refuse the socket (HTTP 403 before it was accepted, 4403 after)."""
+
+
+class StopConsumer(Exception):
+    """Raise in a consumer to end it: the socket closes with 1000 and teardown runs."""
+
+
+class ConsumerError(Exception):
+    """An error that the client is told of.
+
+    Args:
+        code: stable machine code, for example ``"not_ready"``.
+        message: text for people.
+        close: close the socket after the error has been sent.
+        close_code: close code to use with ``close=True``; the class's own by default.
+        details: a list or dict that is sent along with the error.
+    """
+
+    default_code: ClassVar[str] = "consumer_error"
+    default_message: ClassVar[str] = "The request failed."
+    default_close_code: ClassVar[int] = CloseCode.POLICY_VIOLATION
+    #: The HTTP status that a refused handshake, or an HTTP endpoint that lets the error pass, answers with.
+    http_status: ClassVar[int] = 400
+
+    def __init__(
+        self,
+        code: str | None = None,
+        message: str | None = None,
+        *,
+        close: bool = False,
+        close_code: int | None = None,
+        details: Any = None,
+    ) -> None:
+        self.code = code if code is not None else self.default_code
+        self.message = message if message is not None else self.default_message
+        self.close = close or close_code is not None
+        self.close_code = int(close_code if close_code is not None else self.default_close_code)
+        self.details = details
+        super().__init__(self.message)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(code={self.code!r}, message={self.message!r}, close={self.close})"
+
+    def body(self) -> dict[str, Any]:
+        """What the client is sent as the error: ``code``, ``message`` and, where there are any, ``details``."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.details is not None:
+            body["details"] = self.details
+        return body
+
+
+class _CodedError(ConsumerError):
+    """A ``ConsumerError`` whose class is its code, so that the message comes first."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        code: str | None = None,
+        close: bool = False,
+        close_code: int | None = None,
+        details: Any = None,
+    ) -> None:
+        super().__init__(code, message, close=close, close_code=close_code, details=details)
+
+
+class InvalidFrame(_CodedError):
+    """The frame is not a request: not JSON, not an object, without an action."""
+
+    default_code = "invalid_frame"
+    default_message = "The frame could not be read."
+    default_close_code = CloseCode.BAD_FRAMES
+
+
+class InvalidData(_CodedError):
+    """The payload does not fit the action. ``details`` lists ``loc``, ``type`` and ``message`` of each error."""
+
+    default_code = "invalid_data"
+    default_message = "The data is not valid."
+    default_close_code = CloseCode.BAD_FRAMES
+    http_status = 422
+
+
+class InvalidGroup(_CodedError):
+    """A group's name is empty, too long, or has characters that no name may have."""
+
+    default_code = "invalid_group"
+    default_message = "The group's name is not valid."
+    default_close_code = CloseCode.BAD_FRAMES
+
+
+class ActionNotFound(_CodedError):
+    """No action has this name."""
+
+    default_code = "action_not_found"
+    default_message = "There is no such action."
+    default_close_code = CloseCode.BAD_FRAMES
+    http_status = 404
+
+
+class ActionDisabled(_CodedError):
+    """The action exists and is switched off (``enabled=False``)."""
+
+    default_code = "action_disabled"
+    default_message = "This action is disabled."
+    default_close_code = CloseCode.FORBIDDEN
+    http_status = 403
+
+
+class ActionDeprecated(ActionDisabled):
+    """The action was deprecated and is now switched off."""
+
+    default_code = "action_deprecated"
+    default_message = "This action is deprecated and no longer available."
+
+
+class ActionTimeout(_CodedError):
+    """The action took longer than its ``timeout``."""
+
+    default_code = "timeout"
+    default_message = "The action took too long."
+    default_close_code = CloseCode.TIMEOUT
+    http_status = 504
+
+
+class Cancelled(_CodedError):
+    """The client asked for the request to be cancelled."""
+
+    default_code = "cancelled"
+    default_message = "The request was cancelled."
+    default_close_code = CloseCode.NORMAL
+
+
+class NotAuthenticated(_CodedError):
+    """Who the client is must be known, and is not."""
+
+    default_code = "not_authenticated"
+    default_message = "Authentication is required."
+    default_close_code = CloseCode.NOT_AUTHENTICATED
+    http_status = 401
+
+
+class PermissionDenied(_CodedError):
+    """The client may not do this."""
+
+    default_code = "permission_denied"
+    default_message = "You do not have permission to do this."
+    default_close_code = CloseCode.FORBIDDEN
+    http_status = 403
+
+
+class NotFound(_CodedError):
+    """What the request is about does not exist."""
+
+    default_code = "not_found"
+    default_message = "Not found."
+    http_status = 404
+
+
+class Throttled(_CodedError):
+    """Too many requests. ``retry_after`` is the time in seconds after which the next one is allowed."""
+
+    default_code = "throttled"
+    default_message = "Too many requests."
+    default_close_code = CloseCode.TOO_MANY_REQUESTS
+    http_status = 429
+
+    def __init__(
+        self,
+        retry_after: float | None = None,
+        message: str | None = None,
+        *,
+        code: str | None = None,
+        close: bool = False,
+        close_code: int | None = None,
+        details: Any = None,
+    ) -> None:
+        super().__init__(message, code=code, close=close, close_code=close_code, details=details)
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, Any]:
+        body = super().body()
+        if self.retry_after is not None:
+            body["retry_after"] = round(self.retry_after, 3)
+        return body
+
+
+class GroupFull(_CodedError):
+    """The group has as many connections as ``max_connections`` allows."""
+
+    default_code = "group_full"
+    default_message = "This group is full."
+    default_close_code = CloseCode.TRY_AGAIN_LATER
+    http_status = 503
+
+
+class TooManyGroups(_CodedError):
+    """The connection is in as many groups as it may be."""
+
+    default_code = "too_many_groups"
+    default_message = "This connection is in too many groups."
+
+
+class Overloaded(_CodedError):
+    """The connection, or the server, has more work waiting than it may have."""
+
+    default_code = "overloaded"
+    default_message = "Too much work is waiting."
+    default_close_code = CloseCode.TRY_AGAIN_LATER
+    http_status = 503
+
+
+class BrokerUnavailable(_CodedError):
+    """The broker between the processes does not answer: the message was not published."""
+
+    default_code = "broker_unavailable"
+    default_message = "The message broker is not available."
+    default_close_code = CloseCode.TRY_AGAIN_LATER
+    http_status = 503
+
+
+class HTTPError(_CodedError):
+    """A dependency raised an ``HTTPException`` with a status that has no error of its own. ``status`` holds it."""
+
+    default_code = "http_error"
+    default_message = "The request failed."
+
+    def __init__(self, status: int, message: str | None = None, *, close: bool = False, details: Any = None) -> None:
+        super().__init__(message, close=close, details=details)
+        self.status = status
+
+    def body(self) -> dict[str, Any]:
+        return {**super().body(), "status": self.status}
+
+
+class InternalError(_CodedError):
+    """Something failed that the client can do nothing about. It is told nothing more; the log has the traceback."""
+
+    default_code = "internal_error"
+    default_message = "An internal error occurred."
+    default_close_code = CloseCode.INTERNAL_ERROR
+    http_status = 500
+
+
+def http_error(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> ConsumerError:
+    """The ``ConsumerError`` that says what an ``HTTPException`` of this status and detail says."""
+    message = detail if isinstance(detail, str) else None
+    details = None if isinstance(detail, str) else detail
+    if status == 429:
+        return Throttled(_seconds(headers), message, details=details)
+    kinds: dict[int, type[_CodedError]] = {
+        401: NotAuthenticated,
+        403: PermissionDenied,
+        404: NotFound,
+        422: InvalidData,
+    }
+    if kind := kinds.get(status):
+        return kind(message, details=details)
+    return HTTPError(status, message, details=details)
+
+
+def _seconds(headers: Mapping[str, str] | None) -> float | None:
+    for name, value in (headers or {}).items():
+        if name.lower() == "retry-after":
+            try:
+                return max(0.0, float(value))
+            except ValueError:
+                return None
+    return None

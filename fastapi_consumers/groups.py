@@ -1,0 +1,76 @@
+"""Names of groups: what is a valid one, and templates that make them from a path's parameters."""
+
+from collections.abc import Mapping
+from string import Formatter
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from .exceptions import InvalidGroup
+
+#: Longest name of a group, in characters.
+MAX_GROUP_NAME = 255
+#: Longest value from a path that goes into a group's name, in characters once it is percent-encoded.
+MAX_GROUP_VALUE = 128
+
+
+def check_group(name: Any) -> str:
+    """``name`` if it can be a group's name, that is 1 to 255 printable characters. Raises ``InvalidGroup``."""
+    if isinstance(name, str) and 0 < len(name) <= MAX_GROUP_NAME and name.isprintable():
+        return name
+    if not isinstance(name, str):
+        found = f"a value of type {type(name).__name__}"
+    elif not name:
+        found = "an empty name"
+    elif len(name) > MAX_GROUP_NAME:
+        found = f"{len(name)} characters"
+    else:
+        found = "a character that is not printable"
+    raise InvalidGroup(f"A group's name is text of 1 to {MAX_GROUP_NAME} printable characters; found {found}.")
+
+
+def encode_value(value: Any) -> str:
+    """A path's value as it stands in a group's name: ASCII letters, digits, ``-`` and ``_``, the rest percent-encoded.
+
+    The dot is encoded too, so that a value cannot reach another level of the template. Raises ``InvalidGroup`` for a
+    value that is too long.
+    """
+    encoded = quote(str(value), safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    if len(encoded) > MAX_GROUP_VALUE:
+        raise InvalidGroup(
+            f"A value in a group's name has at most {MAX_GROUP_VALUE} characters once encoded; found {len(encoded)}."
+        )
+    return encoded
+
+
+class GroupTemplate(NamedTuple):
+    """A template such as ``"chat.{room}"``, taken apart: ``pieces`` are (literal text, parameter or ``None``)."""
+
+    text: str
+    pieces: tuple[tuple[str, str | None], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "GroupTemplate":
+        """Raises ``ValueError`` for what is not a template of plain names."""
+        pieces: list[tuple[str, str | None]] = []
+        for literal, field, spec, conversion in Formatter().parse(text):
+            if field is not None and (not field.isidentifier() or spec or conversion):
+                raise ValueError(f"{{{field}}} is not the plain name of a path parameter")
+            pieces.append((literal, field))
+        if not pieces:
+            raise ValueError("the template is empty")
+        return cls(text, tuple(pieces))
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        return frozenset(field for _, field in self.pieces if field is not None)
+
+    def format(self, path_params: Mapping[str, Any]) -> str:
+        """The group's name for these parameters. Raises ``InvalidGroup`` if one is missing or too long."""
+        parts: list[str] = []
+        for literal, field in self.pieces:
+            parts.append(literal)
+            if field is not None:
+                if field not in path_params:
+                    raise InvalidGroup(f"The group {self.text!r} needs the path parameter {field!r}.")
+                parts.append(encode_value(path_params[field]))
+        return check_group("".join(parts))

@@ -1,0 +1,262 @@
+"""The hub: who is in which group in this process, and the only thing that fans out.
+
+It subscribes to a topic at the transport while it has a member here, decodes what arrives, and hands each member's
+outbox a frame that is made once per framer. Members of one topic get everything in one and the same order.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any
+
+from pydantic_core import from_json
+
+from .exceptions import GroupFull, TooManyGroups
+from .messages import Event, Frame, bytes_frame, text_frame
+from .packets import BadPacket, Packet, decode_packet, encode_packet
+from .protocols import Framer
+from .transports import Transport
+
+logger = logging.getLogger(__name__)
+
+#: Members that are served before the event loop gets its turn.
+FAN_OUT_CHUNK = 256
+
+GROUP, USER, PROCESS = "group:", "user:", "process:"
+
+
+class Member:
+    """One consumer as the hub sees it: where its frames go and how they are made."""
+
+    __slots__ = ("channel", "close", "framer", "max_topics", "push", "receive", "topics")
+
+    def __init__(
+        self,
+        channel: str,
+        push: Callable[[Frame], None],
+        receive: Callable[[dict[str, Any]], None],
+        close: Callable[[int, str], None],
+        max_topics: int,
+    ) -> None:
+        self.channel = channel
+        #: What it is a member of, so that it can leave all of it; the hub keeps this.
+        self.topics: set[str] = set()
+        self.max_topics = max_topics
+        #: Known once the subprotocol has been chosen; until then, and for raw consumers, events are not framed.
+        self.framer: Framer | None = None
+        self.push = push
+        self.receive = receive
+        self.close = close
+
+
+class _Topic:
+    """The members of one topic in this process."""
+
+    __slots__ = ("_snapshot", "lock", "members", "order", "subscribed")
+
+    def __init__(self) -> None:
+        self.members: dict[str, Member] = {}
+        self.subscribed = False
+        #: Held while the topic is subscribed or unsubscribed at the transport.
+        self.lock = asyncio.Lock()
+        #: Held while a fan-out that lets others run in between is under way, so that no later one overtakes it.
+        self.order: asyncio.Lock | None = None
+        self._snapshot: tuple[Member, ...] | None = None
+
+    def add(self, member: Member) -> None:
+        self.members[member.channel] = member
+        self._snapshot = None
+
+    def remove(self, member: Member) -> bool:
+        self._snapshot = None
+        return self.members.pop(member.channel, None) is not None
+
+    def snapshot(self) -> tuple[Member, ...]:
+        if self._snapshot is None:
+            self._snapshot = tuple(self.members.values())
+        return self._snapshot
+
+
+class Hub:
+    """Groups, users and channels of one process over one transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.process = secrets.token_hex(6)
+        self._numbers = count(1)
+        self._topics: dict[str, _Topic] = {}
+        self._channels: dict[str, Member] = {}
+        #: Packets of other processes that could not be read.
+        self.bad_packets = 0
+
+    async def open(self) -> None:
+        await self.transport.open(self._deliver)
+        await self.transport.subscribe(PROCESS + self.process)
+
+    async def close(self) -> None:
+        await self.transport.close()
+
+    def new_channel(self) -> str:
+        """A name for one connection, unique over all processes."""
+        return f"{self.process}!{next(self._numbers)}"
+
+    def register(self, member: Member) -> None:
+        """Make the member's channel reachable."""
+        self._channels[member.channel] = member
+
+    def find(self, channel: str) -> Member | None:
+        """The member of this channel, if it is in this process."""
+        return self._channels.get(channel)
+
+    def count(self, topic: str) -> int:
+        """How many members the topic has."""
+        found = self._topics.get(topic)
+        return len(found.members) if found is not None else 0
+
+    def topics(self) -> Iterable[str]:
+        """The topics that have members here."""
+        return self._topics.keys()
+
+    async def join(self, topic: str, member: Member, limit: int | None = None) -> bool:
+        """Add the member; ``False`` if it was there already. When this returns, it receives what is published.
+
+        Raises ``GroupFull`` if the topic has ``limit`` members, ``TooManyGroups`` if the member is in too many, and
+        what the transport raises; then it is not a member.
+        """
+        found = self._topics.get(topic)
+        if found is not None and member.channel in found.members:
+            return False
+        if len(member.topics) >= member.max_topics:
+            raise TooManyGroups
+        if found is None:
+            found = self._topics[topic] = _Topic()
+        elif limit is not None and len(found.members) >= limit:
+            raise GroupFull
+        found.add(member)
+        member.topics.add(topic)
+        if not found.subscribed:
+            try:
+                async with found.lock:
+                    if not found.subscribed:
+                        await self.transport.subscribe(topic)
+                        found.subscribed = True
+            except BaseException:
+                found.remove(member)
+                member.topics.discard(topic)
+                if not found.members and not found.subscribed and self._topics.get(topic) is found:
+                    del self._topics[topic]
+                raise
+        return True
+
+    async def leave(self, topic: str, member: Member) -> bool:
+        """Remove the member; ``False`` if it was not there. The last one to leave ends the subscription."""
+        found = self._topics.get(topic)
+        member.topics.discard(topic)
+        if found is None or not found.remove(member):
+            return False
+        if not found.members:
+            async with found.lock:
+                # Somebody may have joined while the lock was awaited; members are added before they wait for it.
+                if not found.members and self._topics.get(topic) is found:
+                    try:
+                        if found.subscribed:
+                            await self.transport.unsubscribe(topic)
+                    finally:
+                        found.subscribed = False
+                        if not found.members:
+                            del self._topics[topic]
+        return True
+
+    async def leave_all(self, member: Member) -> None:
+        """Remove the member from everything and forget its channel. Goes on when the transport fails."""
+        self._channels.pop(member.channel, None)
+        for topic in tuple(member.topics):
+            try:
+                await self.leave(topic, member)
+            except Exception:
+                logger.exception("could not unsubscribe from %r", topic)
+
+    async def publish(self, topic: str, packet: Packet) -> None:
+        """Hand the packet to all processes. Raises ``BrokerUnavailable`` if that is not possible."""
+        await self.transport.publish(topic, encode_packet(packet))
+
+    async def send(self, channel: str, packet: Packet) -> None:
+        """Hand the packet to one channel, wherever it is; nothing happens if there is none of that name."""
+        process, separator, _ = channel.partition("!")
+        if separator:
+            await self.publish(PROCESS + process, packet._replace(only=channel))
+
+    async def _deliver(self, topic: str, data: bytes) -> None:
+        try:
+            packet = decode_packet(data)
+        except BadPacket as error:
+            self.bad_packets += 1
+            logger.warning("dropped a packet for %r: %s", topic, error)
+            return
+        if packet.only is not None:
+            member = self._channels.get(packet.only)
+            if member is not None:
+                self._hand_over((member,), packet, {}, None)
+            return
+        found = self._topics.get(topic)
+        if found is None:
+            return
+        group = topic[len(GROUP) :] if topic.startswith(GROUP) else None
+        members = found.snapshot()
+        if len(members) <= FAN_OUT_CHUNK and (found.order is None or not found.order.locked()):
+            self._hand_over(members, packet, {}, group)
+            return
+        if found.order is None:
+            found.order = asyncio.Lock()
+        async with found.order:
+            members, frames = found.snapshot(), dict[Any, Frame | None]()
+            for start in range(0, len(members), FAN_OUT_CHUNK):
+                if start:
+                    await asyncio.sleep(0)
+                chunk = members[start : start + FAN_OUT_CHUNK]
+                if found.snapshot() is not members:  # Somebody left meanwhile: nothing more for them.
+                    chunk = tuple(member for member in chunk if found.members.get(member.channel) is member)
+                self._hand_over(chunk, packet, frames, group)
+
+    def _hand_over(
+        self, members: Iterable[Member], packet: Packet, frames: dict[Any, Frame | None], group: str | None
+    ) -> None:
+        if packet.exclude is not None:
+            members = [member for member in members if member.channel != packet.exclude]
+        if packet.kind == "event":
+            self._hand_over_event(members, Event(packet.name, packet.data, group), frames)
+        elif packet.kind == "message":
+            for member in members:
+                # Decoded for each: a consumer may change what it is given.
+                member.receive(from_json(packet.data))
+        elif packet.kind == "close":
+            code, reason = from_json(packet.data)
+            for member in tuple(members):
+                member.close(code, reason)
+        else:
+            frame = text_frame(packet.data.decode()) if packet.kind == "text" else bytes_frame(packet.data)
+            for member in members:
+                member.push(frame)
+
+    def _hand_over_event(self, members: Iterable[Member], event: Event, frames: dict[Any, Frame | None]) -> None:
+        framer: Framer | None = None
+        frame: Frame | None = None
+        for member in members:
+            if member.framer is not framer:
+                framer = member.framer
+                if framer not in frames:
+                    frames[framer] = self._frame(framer, event)
+                frame = frames[framer]
+            if frame is not None:
+                member.push(frame)
+
+    def _frame(self, framer: Framer | None, event: Event) -> Frame | None:
+        if framer is None:
+            return None
+        try:
+            return framer.event(event)
+        except Exception:
+            logger.exception("the event %r could not be encoded; members with this encoding miss it", event.event)
+            return None

@@ -1,0 +1,238 @@
+"""What comes in from one socket, and the promise that a socket is always read.
+
+Normally the connection receives straight from the server, with no queue in between. But uvicorn stops reading a socket
+after one unread message, pongs included, and a disconnect or a ``cancel`` must be seen while an action runs. So when
+an action is still running after a moment, a pump takes over and receives into a bounded queue until the action ends.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from .types import CloseCode, Message, Receive
+
+logger = logging.getLogger(__name__)
+
+
+class Disconnected(Exception):
+    """The client, or the server, ended the connection. ``code`` is the close code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class TooBig(Exception):
+    """The client sent a larger message than it may."""
+
+
+class Watch:
+    """One timer for all connections: it finds those whose action is still running a moment later.
+
+    Args:
+        interval: seconds between two looks; a pump starts one to two intervals after an action began.
+    """
+
+    def __init__(self, interval: float = 0.05) -> None:
+        self._interval = interval
+        self._busy: set[Inbox] = set()
+        self._seen: dict[Inbox, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, inbox: "Inbox") -> None:
+        self._busy.add(inbox)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
+
+    def discard(self, inbox: "Inbox") -> None:
+        self._busy.discard(inbox)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        seen, self._seen = self._seen, {}
+        for inbox in self._busy:
+            if seen.get(inbox) == inbox.turn:
+                inbox.start_pump()
+            elif not inbox.is_pumping:
+                self._seen[inbox] = inbox.turn
+        if self._seen:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
+
+
+class Inbox:
+    """Frames of one socket, in order.
+
+    Args:
+        receive: the server's ASGI ``receive``.
+        max_size: bytes that one frame may have; ``get`` raises ``TooBig`` for a larger one.
+        max_messages: frames that may wait; a full inbox stops receiving, so that TCP slows the client down.
+        timeout: seconds that it may stay full before ``on_stuck`` is called.
+        peek: sees each frame while an action runs; ``True`` means that it was dealt with and is not queued.
+        on_gone: called with the close code when the client goes while an action runs.
+        on_stuck: called with the close code when the inbox stayed full, or a frame that came meanwhile is too big.
+    """
+
+    __slots__ = (
+        "_gone",
+        "_max_messages",
+        "_max_size",
+        "_on_gone",
+        "_on_stuck",
+        "_peek",
+        "_pump",
+        "_queue",
+        "_receive",
+        "_room",
+        "_timeout",
+        "_waiter",
+        "_watch",
+        "turn",
+    )
+
+    def __init__(
+        self,
+        receive: Receive,
+        watch: Watch,
+        *,
+        max_size: int,
+        max_messages: int,
+        timeout: float,
+        peek: Callable[[str | bytes], bool],
+        on_gone: Callable[[int], None],
+        on_stuck: Callable[[int], None],
+    ) -> None:
+        self._receive = receive
+        self._watch = watch
+        self._max_size = max_size
+        self._max_messages = max_messages
+        self._timeout = timeout
+        self._peek = peek
+        self._on_gone = on_gone
+        self._on_stuck = on_stuck
+        self._queue: deque[str | bytes] | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._room: asyncio.Event | None = None
+        self._gone: int | None = None
+        #: Counts what was begun, so that the watch can tell one long action from many short ones.
+        self.turn = 0
+
+    @property
+    def waiting(self) -> int:
+        """Frames that wait."""
+        return len(self._queue) if self._queue else 0
+
+    @property
+    def is_pumping(self) -> bool:
+        return self._pump is not None
+
+    @property
+    def gone(self) -> int | None:
+        """The close code, once the client has gone."""
+        return self._gone
+
+    async def get(self) -> str | bytes:
+        """The next frame. Raises ``Disconnected``. Only one task may wait here."""
+        while True:
+            if self._queue:
+                frame = self._queue.popleft()
+                if self._room is not None:
+                    self._room.set()
+                return frame
+            if self._gone is not None:
+                raise Disconnected(self._gone)
+            if self._pump is None:
+                return self._take(await self._receive())
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def _take(self, message: Message) -> str | bytes:
+        if message["type"] == "websocket.receive":
+            text: str | None = message.get("text")
+            if text is None:
+                data: bytes = message.get("bytes") or b""
+                if len(data) > self._max_size:
+                    raise TooBig
+                return data
+            # A character takes one to four bytes: only texts in between need to be measured.
+            if len(text) * 4 > self._max_size and len(text.encode("utf-8", "surrogatepass")) > self._max_size:
+                raise TooBig
+            return text
+        self._gone = int(message.get("code") or CloseCode.NORMAL)
+        raise Disconnected(self._gone)
+
+    def begin(self) -> None:
+        """Something starts to run, and while it does nobody calls ``get``."""
+        self.turn += 1
+        self._watch.add(self)
+
+    def end(self) -> None:
+        """It has ended."""
+        self._watch.discard(self)
+
+    def start_pump(self) -> None:
+        """Receive in the background until ``get`` is called again and served."""
+        if self._pump is None and self._gone is None:
+            self._pump = asyncio.get_running_loop().create_task(self._run_pump())
+
+    async def _run_pump(self) -> None:
+        try:
+            while True:
+                frame = self._take(await self._receive())
+                if self._waiter is None and self._peek(frame):
+                    continue
+                if self._queue is None:
+                    self._queue = deque()
+                if len(self._queue) >= self._max_messages and not await self._wait_for_room(self._queue):
+                    self._on_stuck(CloseCode.TOO_MANY_REQUESTS)
+                    return
+                self._queue.append(frame)
+                if self._waiter is not None:
+                    # The action has ended and somebody waits: from here on it receives for itself again. The pump is
+                    # not cancelled at the action's end, for a cancelled receive() may lose a message.
+                    return
+        except Disconnected as error:
+            self._on_gone(error.code)
+        except TooBig:
+            self._on_stuck(CloseCode.MESSAGE_TOO_BIG)
+        except Exception:
+            logger.exception("the server's receive() failed; the connection is taken for lost")
+            self._gone = CloseCode.ABNORMAL
+            self._on_gone(CloseCode.ABNORMAL)
+        finally:
+            self._pump = None
+            self._wake()
+
+    async def _wait_for_room(self, queue: deque[str | bytes]) -> bool:
+        self._room = asyncio.Event()
+        try:
+            async with asyncio.timeout(self._timeout):
+                while len(queue) >= self._max_messages:
+                    self._room.clear()
+                    await self._room.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._room = None
+        return True
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def close(self) -> None:
+        """End the pump. Nothing is received any more."""
+        self._watch.discard(self)
+        pump = self._pump
+        if pump is not None and pump is not asyncio.current_task():
+            pump.cancel()
+            await asyncio.wait([pump])

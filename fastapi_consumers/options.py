@@ -1,0 +1,144 @@
+"""What a class of consumers declares, gathered once: ``ConsumerOptions``, found on every class as ``_meta``."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from .actions import Action
+from .authentication import BaseAuthentication
+from .dependencies import Dependencies
+from .groups import GroupTemplate
+from .permissions import BasePermission
+from .serializers import ResponseSerializer
+from .throttling import BaseThrottle
+
+#: Called as ``handler(consumer, exc)``; what it returns, if anything, is the error that the client is told of.
+ExceptionHandler = Callable[[Any, Any], Any]
+#: Called as ``handler(consumer, group)``.
+EventHandler = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one connection. Each is an attribute of a consumer class and an argument of ``add_consumers``."""
+
+    #: Largest message from a client, in bytes; a larger one closes with 1009.
+    max_message_size: int = 64 * 1024
+    #: Requests that may wait while an action runs, and how long a full inbox may stay so, in seconds (then 4429).
+    max_inbox: int = 128
+    inbox_timeout: float = 10.0
+    #: Messages and bytes that may wait to be written to a slow client; more closes with 1013.
+    max_outbox: int = 256
+    max_outbox_bytes: int = 1024 * 1024
+    #: Seconds that one message may take to be written.
+    write_timeout: float = 10.0
+    #: Frames in a row that are no requests; more closes with 4400.
+    max_bad_frames: int = 50
+    #: Actions marked ``concurrent`` that may run at the same time.
+    max_concurrent_actions: int = 16
+    #: Groups that one connection may be in.
+    max_groups: int = 128
+    #: Connections per group; ``None`` for no limit.
+    max_connections: int | None = None
+
+
+LIMIT_NAMES = tuple(limit.name for limit in dataclasses.fields(Limits))
+
+
+def limit_mistake(name: str, value: Any) -> str | None:
+    """What a value for this limit should have been, or ``None`` if it is valid."""
+    if name.endswith("_timeout"):
+        valid = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        return None if valid else "a number of seconds above 0"
+    if name == "max_connections" and value is None:
+        return None
+    valid = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return None if valid else "a whole number above 0"
+
+
+@dataclass(frozen=True, eq=False)
+class ConsumerOptions:
+    """Everything that one class declares or inherits. Policies are ``None`` where the application's default holds."""
+
+    name: str
+    module: str
+    file: str
+    line: int
+    abstract: bool = False
+    #: Wire name to action, in the order of declaration, bases first.
+    actions: Mapping[str, Action] = field(default_factory=lambda: MappingProxyType({}))
+    #: Channel layer message type to method name.
+    events: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    #: ``"join"`` and ``"leave"`` to the functions registered for them, bases first.
+    handlers: Mapping[str, tuple[EventHandler, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    groups: tuple[GroupTemplate, ...] = ()
+    authentications: tuple[BaseAuthentication, ...] | None = None
+    permissions: tuple[BasePermission, ...] | None = None
+    throttles: tuple[BaseThrottle, ...] | None = None
+    connection_throttles: tuple[BaseThrottle, ...] | None = None
+    #: Wire name to what the action adds to the consumer's own; actions that add nothing are left out.
+    action_permissions: Mapping[str, tuple[BasePermission, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    action_throttles: Mapping[str, tuple[BaseThrottle, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    dependencies: Dependencies | None = None
+    request_serializer_class: type[Any] | None = None
+    response_serializer_class: type[ResponseSerializer] | None = None
+    exception_handlers: Mapping[type[Exception], ExceptionHandler] = field(default_factory=lambda: MappingProxyType({}))
+    allowed_origins: tuple[str, ...] | None = None
+    accept_refused: bool | None = None
+    #: The limits that the class sets itself.
+    limits: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    #: Hooks that the class or a base of its own overrides.
+    overridden: frozenset[str] = frozenset()
+    #: Annotations that could not be resolved yet: (where, message).
+    unresolved: tuple[tuple[str, str], ...] = ()
+
+    def describe(self) -> str:
+        """The options as text for people."""
+        lines = [f"{self.name} ({self.module}, line {self.line}){' abstract' if self.abstract else ''}"]
+        lines += _rows("groups", [template.text for template in self.groups])
+        lines += _rows("actions", [self._action_line(action) for action in self.actions.values()])
+        lines += _rows("events", [f"{type} -> {method}()" for type, method in self.events.items()])
+        for name, functions in self.handlers.items():
+            lines += _rows(f"on {name}", [getattr(function, "__qualname__", repr(function)) for function in functions])
+        for label, policies in (
+            ("authentication", self.authentications),
+            ("permissions", self.permissions),
+            ("throttles", self.throttles),
+            ("connection throttles", self.connection_throttles),
+        ):
+            if policies is not None:
+                lines += _rows(label, [repr(policy) for policy in policies] or ["none"])
+        for label, serializer in (
+            ("request serializer", self.request_serializer_class),
+            ("response serializer", self.response_serializer_class),
+        ):
+            if serializer is not None:
+                lines += _rows(label, [serializer.__name__])
+        lines += _rows("limits", [f"{name} = {value!r}" for name, value in self.limits.items()])
+        return "\n".join(lines)
+
+    def _action_line(self, action: Action) -> str:
+        flags = [
+            flag
+            for flag, on in (
+                ("streams", action.stream),
+                ("thread", action.threaded),
+                ("concurrent", action.concurrent),
+                (f"timeout {action.timeout} s", action.timeout is not None),
+                ("deprecated", action.deprecated),
+                ("disabled", not action.enabled),
+            )
+            if on
+        ]
+        policies = [
+            repr(policy)
+            for policy in (*self.action_permissions.get(action.name, ()), *self.action_throttles.get(action.name, ()))
+        ]
+        extra = f" [{', '.join(flags + policies)}]" if flags or policies else ""
+        return f"{action.name} -> {action.owner}.{action.method}(), line {action.line}{extra}"
+
+
+def _rows(label: str, values: list[str]) -> list[str]:
+    return [f"  {label + ':' if index == 0 else '':<22}{value}" for index, value in enumerate(values)]

@@ -1,0 +1,52 @@
+"""What one process tells the others: versioned packets, opaque to the transport.
+
+Format, version 1: the byte ``1``, a JSON list ``[kind, name, exclude, only]``, a line feed, the data. JSON text
+has no raw line feed, so the first one ends the header. ``kind`` is one of :data:`KINDS`.
+"""
+
+from typing import Literal, NamedTuple
+
+from pydantic_core import from_json
+
+from .codecs import encode_json
+
+VERSION = b"1"
+
+#: event: an event for the members; text, bytes: a frame relayed as it is; message: a channel layer message for the
+#: members' event methods; close: close the members' sockets.
+Kind = Literal["event", "text", "bytes", "message", "close"]
+KINDS = frozenset({"event", "text", "bytes", "message", "close"})
+
+
+class Packet(NamedTuple):
+    """``name`` is the event's; ``exclude`` the channel that does not get it; ``only`` the one channel that does."""
+
+    kind: Kind
+    data: bytes = b"null"
+    name: str = ""
+    exclude: str | None = None
+    only: str | None = None
+
+
+class BadPacket(ValueError):
+    """The packet is of an unknown version or damaged."""
+
+
+def encode_packet(packet: Packet) -> bytes:
+    """The packet as bytes."""
+    header = encode_json([packet.kind, packet.name, packet.exclude, packet.only])
+    return b"%b%b\n%b" % (VERSION, header, packet.data)
+
+
+def decode_packet(data: bytes) -> Packet:
+    """Raises ``BadPacket``."""
+    if data[:1] != VERSION:
+        raise BadPacket(f"expected a packet of version {VERSION.decode()}; found one that begins with {data[:8]!r}")
+    header, separator, payload = data[1:].partition(b"\n")
+    try:
+        kind, name, exclude, only = from_json(header)
+    except (ValueError, TypeError):
+        kind = name = exclude = only = None
+    if not separator or kind not in KINDS or not isinstance(name, str):
+        raise BadPacket(f"the packet's header is damaged: {header[:64]!r}")
+    return Packet(kind, payload, name, exclude, only)

@@ -1,0 +1,163 @@
+"""A consumer class in one application: every policy, limit and encoding decided, so that no message has to ask."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .actions import Action
+from .authentication import BaseAuthentication
+from .codecs import encode_json, encode_msgpack, msgpack_available
+from .messages import Frame, bytes_frame, text_frame
+from .options import ConsumerOptions, ExceptionHandler, Limits
+from .permissions import BasePermission
+from .protocols import (
+    JSON_FRAMER,
+    JSON_SUBPROTOCOL,
+    MSGPACK_FRAMER,
+    MSGPACK_SUBPROTOCOL,
+    ContentFramer,
+    Framer,
+    NativeReader,
+    Reader,
+)
+from .throttling import BaseThrottle
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What ``add_consumers`` was given for classes that do not say otherwise."""
+
+    authentications: tuple[BaseAuthentication, ...] = ()
+    permissions: tuple[BasePermission, ...] = ()
+    throttles: tuple[BaseThrottle, ...] = ()
+    connection_throttles: tuple[BaseThrottle, ...] = ()
+    exception_handlers: Mapping[type[Exception], ExceptionHandler] = dataclasses.field(default_factory=dict)
+    #: ``None``: the same host as the request's.
+    allowed_origins: tuple[str, ...] | None = None
+    accept_refused: bool = False
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActionPlan:
+    """An action with the policies in force for it. ``direct``: nothing stands between the frame and the call."""
+
+    action: Action
+    permissions: tuple[BasePermission, ...]
+    throttles: tuple[BaseThrottle, ...]
+    direct: bool
+
+
+class Plan:
+    """Made once per class and application; remade if something is registered on the class later."""
+
+    def __init__(self, cls: type[Any], defaults: Defaults, builtins: Mapping[str, Action]) -> None:
+        options: ConsumerOptions = cls.resolve()
+        self.cls = cls
+        self.options = options
+        self.limits = dataclasses.replace(defaults.limits, **options.limits)
+        self.authentications = _choose(options.authentications, defaults.authentications)
+        self.permissions = _choose(options.permissions, defaults.permissions)
+        self.throttles = _choose(options.throttles, defaults.throttles)
+        self.connection_throttles = _choose(options.connection_throttles, defaults.connection_throttles)
+        self.exception_handlers = (options.exception_handlers, defaults.exception_handlers)
+        self.allowed_origins = (
+            options.allowed_origins if options.allowed_origins is not None else defaults.allowed_origins
+        )
+        self.accept_refused = options.accept_refused if options.accept_refused is not None else defaults.accept_refused
+        self.actions = {
+            name: self._plan_action(name, action) for name, action in {**builtins, **options.actions}.items()
+        }
+        #: Whether ``cancel`` is the framework's and not an action of the class's own.
+        self.has_cancel = "cancel" in builtins and "cancel" not in options.actions
+        self._table = {name: plan.action for name, plan in self.actions.items()}
+
+    def _plan_action(self, name: str, action: Action) -> ActionPlan:
+        permissions = (*self.permissions, *self.options.action_permissions.get(name, ()))
+        throttles = self.options.action_throttles.get(name, ())
+        direct = (
+            action.plain
+            and not permissions
+            and not throttles
+            and not self.throttles
+            and action.enabled
+            and not action.deprecated
+            and not action.concurrent
+        )
+        return ActionPlan(action, permissions, throttles, direct)
+
+    @property
+    def own_codec(self) -> bool:
+        """Whether the class encodes or decodes JSON in its own way."""
+        return bool({"encode_json", "decode_json"} & self.options.overridden)
+
+    def choose_subprotocol(self, offered: list[str]) -> str | None:
+        """The first of the client's subprotocols that is one of ours, or ``None``."""
+        for subprotocol in offered:
+            if subprotocol == JSON_SUBPROTOCOL:
+                return subprotocol
+            if subprotocol == MSGPACK_SUBPROTOCOL and not self.own_codec and msgpack_available():
+                return subprotocol
+        return None
+
+    def reader(self, subprotocol: str | None) -> Reader:
+        return self._msgpack_reader if subprotocol == MSGPACK_SUBPROTOCOL else self._json_reader
+
+    def framer(self, subprotocol: str | None) -> Framer:
+        return self._msgpack_framer if subprotocol == MSGPACK_SUBPROTOCOL else self._json_framer
+
+    @cached_property
+    def _json_reader(self) -> Reader:
+        return NativeReader(self._table, request_serializer_class=self.options.request_serializer_class)
+
+    @cached_property
+    def _msgpack_reader(self) -> Reader:
+        return NativeReader(self._table, msgpack=True, request_serializer_class=self.options.request_serializer_class)
+
+    @cached_property
+    def _json_framer(self) -> Framer:
+        if "encode_json" in self.options.overridden:
+            return ContentFramer(self._encode_own, self.options.response_serializer_class)
+        if self.options.response_serializer_class is not None:
+            return ContentFramer(
+                lambda content: text_frame(encode_json(content).decode()), self.options.response_serializer_class
+            )
+        return JSON_FRAMER
+
+    @cached_property
+    def _msgpack_framer(self) -> Framer:
+        if self.options.response_serializer_class is not None:
+            return ContentFramer(
+                lambda content: bytes_frame(encode_msgpack(content)),
+                self.options.response_serializer_class,
+                jsonable=False,
+            )
+        return MSGPACK_FRAMER
+
+    def _encode_own(self, content: Any) -> Frame:
+        encoded = run_now(self.cls.encode_json(content), f"{self.options.name}.encode_json()")
+        return bytes_frame(encoded) if isinstance(encoded, bytes) else text_frame(encoded)
+
+
+def _choose(own: tuple[Any, ...] | None, default: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A class's own list replaces the default, even if it is empty."""
+    return default if own is None else own
+
+
+def run_now(result: Any, where: str) -> Any:
+    """The result of something that may be ``async`` but may not wait: it runs in the middle of a fan-out."""
+    if not inspect.isawaitable(result):
+        return result
+    iterator = result.__await__()
+    try:
+        next(iterator)
+    except StopIteration as stop:
+        return stop.value
+    iterator.close()
+    raise RuntimeError(
+        f"{where} waited for something. It may be async, but has to finish at once: it runs while a message is fanned "
+        "out, and all other members would wait for it. Fetch what it needs before."
+    )

@@ -1,0 +1,346 @@
+"""The native wire protocol, version 1, in JSON (``fc.v1.json``, the default) and MessagePack (``fc.v1.msgpack``).
+
+Its description for people is ``docs/protocol.md``.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NotRequired, Required, Union
+
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from ..actions import ANYTHING, MISSING, Action, Returns, typed_dict
+from ..codecs import decode_json, decode_msgpack, encode_json, encode_msgpack, has_bytes
+from ..dependencies import error_details
+from ..exceptions import ActionNotFound, ConsumerError, InvalidData, InvalidFrame
+from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame, text_frame
+from ..serializers import RequestSerializer, ResponseSerializer
+from ..types import RequestId
+from .base import Framer, Reader
+
+JSON_SUBPROTOCOL = "fc.v1.json"
+MSGPACK_SUBPROTOCOL = "fc.v1.msgpack"
+
+#: Longest ``request_id`` in characters; integers have 64 bits.
+MAX_REQUEST_ID = 255
+#: Longest action name that is quoted, or compared with the known ones, in an error.
+MAX_QUOTED = 64
+
+_RequestId = (
+    Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+    | Annotated[str, StringConstraints(strict=True, max_length=MAX_REQUEST_ID)]
+    | None
+)
+
+#: Where one of these stands in a frame a number may not be finite, and the slower way looks closer. pydantic's parser
+#: reads NaN, Infinity, and 1e999 as infinity.
+_SUSPICIOUS = re.compile(r"NaN|Infinity|[eE]\+?\d{3}|\d{300}")
+
+
+class NativeReader(Reader):
+    """Reads ``{"action", "request_id"?, "data"?}``.
+
+    In the common case one compiled validator takes the frame from text to validated data in a single pass. Whatever
+    it refuses is read again, step by step, to say precisely what is wrong.
+    """
+
+    def __init__(
+        self,
+        actions: Mapping[str, Action],
+        *,
+        msgpack: bool = False,
+        request_serializer_class: type[BaseModel] | None = None,
+    ) -> None:
+        self.takes_text = not msgpack
+        self._actions = actions
+        self._msgpack = msgpack
+        self._serializer = request_serializer_class
+        self._validate: Callable[[Any], dict[str, Any]] | None = None
+        self._suspicious: Callable[[str], Any] | None = None
+        if request_serializer_class is None and actions:
+            adapter = _envelope(actions)
+            self._validate = adapter.validator.validate_python if msgpack else adapter.validator.validate_json
+            if _may_hold_numbers(adapter.core_schema):
+                self._suspicious = _SUSPICIOUS.search
+
+    def read(self, frame: str | bytes) -> Request:
+        if self._validate is not None and not self._msgpack:
+            suspicious = self._suspicious
+            if suspicious is None or suspicious(frame) is None:  # type: ignore[arg-type]
+                try:
+                    envelope = self._validate(frame)
+                except (ValueError, TypeError):
+                    pass  # Read again below, to say what is wrong.
+                else:
+                    return Request(envelope["action"], envelope.get("request_id"), envelope.get("data", MISSING))
+        try:
+            content = decode_msgpack(frame) if self._msgpack else decode_json(frame)  # type: ignore[arg-type]
+        except InvalidFrame as error:
+            return Request(None, error=error)
+        return self.read_content(content)
+
+    def read_content(self, content: Any) -> Request:
+        if self._serializer is not None:
+            return self._read_custom(content, self._serializer)
+        if self._msgpack and self._validate is not None:
+            try:
+                envelope = self._validate(content)
+            except (ValueError, TypeError):
+                pass
+            else:
+                return Request(envelope["action"], envelope.get("request_id"), envelope.get("data", MISSING))
+        if not isinstance(content, dict):
+            return Request(None, error=InvalidFrame(f"Expected an object with an action; found {_kind(content)}."))
+        request_id, error = _request_id(content.get("request_id"))
+        if error is not None:
+            return Request(None, error=error)
+        return self._request(content.get("action", MISSING), request_id, content.get("data", MISSING))
+
+    def _read_custom(self, content: Any, serializer: type[BaseModel]) -> Request:
+        raw = content if isinstance(content, dict) else {}
+        request_id, id_error = _request_id(raw.get("request_id"))
+        if id_error is not None:
+            return Request(None, error=id_error)
+        try:
+            envelope = (
+                serializer.model_validate_json(to_json(content))
+                if not has_bytes(content)
+                else (serializer.model_validate(content))
+            )
+        except (ValueError, TypeError) as error:
+            name = raw.get("action")
+            known = name if isinstance(name, str) and name in self._actions else None
+            if known is None:
+                return Request(None, request_id, error=_unreadable(error))
+            return Request(known, request_id, error=InvalidData(details=_details(error)))
+        request_id, id_error = _request_id(getattr(envelope, "request_id", request_id))
+        if id_error is not None:
+            return Request(None, error=id_error)
+        data = envelope.get_data() if isinstance(envelope, RequestSerializer) else _get_data(envelope)
+        return self._request(getattr(envelope, "action", MISSING), request_id, data)
+
+    def _request(self, name: Any, request_id: RequestId | None, data: Any) -> Request:
+        if not isinstance(name, str):
+            found = "none" if name is MISSING else _kind(name)
+            return Request(None, request_id, error=InvalidFrame(f'Expected "action" to be text; found {found}.'))
+        action = self._actions.get(name)
+        if action is None:
+            return Request(name[:MAX_REQUEST_ID], request_id, error=self._unknown(name))
+        try:
+            valid = action.payload.validate(data, as_json=not has_bytes(data))
+        except (ValueError, TypeError) as error:
+            return Request(name, request_id, error=InvalidData(details=_details(error)))
+        return Request(name, request_id, valid)
+
+    def _unknown(self, name: str) -> ActionNotFound:
+        quoted = name if len(name) <= MAX_QUOTED else name[:MAX_QUOTED] + "…"
+        message = f"There is no action {quoted!r}."
+        if len(name) <= MAX_QUOTED:
+            enabled = [known for known, action in self._actions.items() if action.enabled]
+            near = difflib.get_close_matches(name, enabled, n=1)
+            if near:
+                message += f" Did you mean {near[0]!r}?"
+        return ActionNotFound(message)
+
+
+def _envelope(actions: Mapping[str, Action]) -> TypeAdapter[Any]:
+    """One validator for all requests of a class: a union of typed dicts, told apart by ``action``."""
+    envelopes: list[Any] = []
+    for name, action in actions.items():
+        fields: dict[str, Any] = {
+            "action": Required[Literal[name]],
+            "request_id": NotRequired[_RequestId],
+        }
+        if action.payload.kind != "none":
+            annotation = action.payload.annotation
+            # Fields that are all optional may be left out altogether; what that means is the slower way's to say.
+            fields["data"] = Required[annotation]
+        envelopes.append(typed_dict("Envelope", fields))
+    if len(envelopes) == 1:
+        return TypeAdapter(envelopes[0])
+    union: Any = Union[tuple(envelopes)]  # noqa: UP007 -- made of a list, which `|` cannot
+    return TypeAdapter(Annotated[union, Field(discriminator="action")])
+
+
+#: Core schemas whose values cannot be a number that is not finite, whatever the client sends.
+_HARMLESS = frozenset(
+    {
+        "bool", "bytes", "date", "datetime", "enum", "int", "literal", "none", "str", "time", "timedelta", "url",
+        "multi-host-url", "uuid", "typed-dict", "typed-dict-field", "model", "model-fields", "model-field", "dataclass",
+        "dataclass-args", "dataclass-field", "list", "dict", "set", "frozenset", "tuple", "tagged-union", "union",
+        "nullable", "default", "definitions", "definition-ref", "json-or-python", "lax-or-strict", "chain",
+        "is-instance", "is-subclass",
+    }
+)  # fmt: skip
+
+
+def _may_hold_numbers(schema: Any) -> bool:
+    """Whether a value of this schema may be, or hold, a float: then a frame is looked over for NaN and infinities."""
+    stack, seen = [schema], set()
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            kind = item.get("type")
+            if isinstance(kind, str) and "schema_type" not in item and kind not in _HARMLESS:
+                return True
+            stack.extend(
+                value for key, value in item.items() if key not in ("serialization", "metadata", "config", "cls")
+            )
+        elif isinstance(item, list | tuple):
+            stack.extend(item)
+    return False
+
+
+def _get_data(envelope: BaseModel) -> Any:
+    """The payload in a request serializer that is a plain pydantic model: same rule as ``RequestSerializer``."""
+    fields = type(envelope).model_fields
+    if "data" in fields:
+        return getattr(envelope, "data", None)
+    names = [name for name in fields if name not in ("action", "request_id")]
+    return {**{name: getattr(envelope, name) for name in names}, **(envelope.model_extra or {})}
+
+
+def _request_id(value: Any) -> tuple[RequestId | None, InvalidFrame | None]:
+    if value is None or (isinstance(value, str) and len(value) <= MAX_REQUEST_ID):
+        return value, None
+    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return value, None
+    expected = f"a 64-bit integer or text of at most {MAX_REQUEST_ID} characters"
+    found = "one out of range" if isinstance(value, int | str) and not isinstance(value, bool) else _kind(value)
+    return None, InvalidFrame(f'Expected "request_id" to be {expected}; found {found}.')
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    return "null" if value is None else kinds.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def _details(error: Exception) -> list[dict[str, Any]]:
+    if isinstance(error, ValidationError):
+        return error_details(error.errors(include_url=False, include_context=False, include_input=False))
+    return [{"loc": [], "type": "value_error", "message": "The data could not be read."}]
+
+
+def _unreadable(error: Exception) -> ConsumerError:
+    return InvalidFrame("The frame is not a request.", details=_details(error))
+
+
+class JSONFramer(Framer):
+    """Replies and events as JSON text. The data is serialised straight to bytes and spliced into its envelope."""
+
+    def reply(self, reply: Reply, returns: Returns = ANYTHING) -> Frame:
+        head = f'{{"type":"reply","action":{_text(reply.action)},"request_id":{_text(reply.request_id)}'
+        if reply.error is not None:
+            body = encode_json(reply.error.body()).decode()
+            return text_frame(f'{head},"status":"error","error":{body}}}')
+        data = returns.to_json(reply.data).decode() if reply.data is not None else "null"
+        return text_frame(f'{head},"status":"{reply.status}","data":{data}}}')
+
+    def event(self, event: Event) -> Frame:
+        group = f',"group":{_text(event.group)}' if event.group is not None else ""
+        offset = f',"offset":{event.offset}' if event.offset is not None else ""
+        return text_frame(
+            f'{{"type":"event","event":{_text(event.event)}{group},"data":{event.data.decode()}{offset}}}'
+        )
+
+    def notice(self, notice: Notice) -> Frame:
+        return text_frame(encode_json({"type": notice.type, **notice.fields}).decode())
+
+
+def _text(value: RequestId | None) -> str:
+    """A name or an id as JSON."""
+    if isinstance(value, int):
+        return str(value)
+    return encode_json(value).decode()
+
+
+class MessagePackFramer(Framer):
+    """Replies and events as binary frames of MessagePack."""
+
+    def reply(self, reply: Reply, returns: Returns = ANYTHING) -> Frame:
+        return bytes_frame(encode_msgpack(reply_content(reply, returns)))
+
+    def event(self, event: Event) -> Frame:
+        return bytes_frame(encode_msgpack(event_content(event)))
+
+    def notice(self, notice: Notice) -> Frame:
+        return bytes_frame(encode_msgpack({"type": notice.type, **notice.fields}))
+
+
+class ContentFramer(Framer):
+    """For consumers with envelopes or an encoding of their own: content is made first, then encoded.
+
+    Args:
+        encode: from content to a frame.
+        response_serializer_class: the shape of replies.
+        jsonable: give ``encode`` only what JSON has; otherwise bytes, dates and the like stay what they are.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Any], Frame],
+        response_serializer_class: type[ResponseSerializer] | None = None,
+        *,
+        jsonable: bool = True,
+    ) -> None:
+        self._encode = encode
+        self._serializer = response_serializer_class
+        self._jsonable = jsonable
+
+    def _data(self, reply: Reply, returns: Returns) -> Any:
+        if reply.data is None:
+            return None
+        return from_json(returns.to_json(reply.data)) if self._jsonable else returns.to_python(reply.data)
+
+    def _dump(self, content: BaseModel | dict[str, Any]) -> Any:
+        if isinstance(content, BaseModel):
+            return content.model_dump(mode="json" if self._jsonable else "python", by_alias=True)
+        return content
+
+    def reply(self, reply: Reply, returns: Returns = ANYTHING) -> Frame:
+        plain = reply._replace(data=self._data(reply, returns))
+        if self._serializer is None:
+            return self._encode(reply_content(plain))
+        return self._encode(self._dump(self._serializer.from_reply(plain)))
+
+    def event(self, event: Event) -> Frame:
+        content: Any = None
+        if self._serializer is not None:
+            content = self._serializer.from_event(event, from_json(event.data))
+        return self._encode(event_content(event) if content is None else self._dump(content))
+
+    def notice(self, notice: Notice) -> Frame:
+        return self._encode({"type": notice.type, **notice.fields})
+
+
+def reply_content(reply: Reply, returns: Returns = ANYTHING) -> dict[str, Any]:
+    """The native envelope of a reply, not yet encoded."""
+    content = {
+        "type": "reply",
+        "action": reply.action,
+        "request_id": reply.request_id,
+        "status": reply.status,
+    }
+    if reply.error is not None:
+        return {**content, "error": reply.error.body()}
+    return {**content, "data": returns.to_python(reply.data) if reply.data is not None else None}
+
+
+def event_content(event: Event) -> dict[str, Any]:
+    """The native envelope of an event, not yet encoded."""
+    content: dict[str, Any] = {"type": "event", "event": event.event}
+    if event.group is not None:
+        content["group"] = event.group
+    content["data"] = from_json(event.data)
+    if event.offset is not None:
+        content["offset"] = event.offset
+    return content
+
+
+JSON_FRAMER = JSONFramer()
+MSGPACK_FRAMER = MessagePackFramer()

@@ -1,0 +1,40 @@
+"""What carries opaque bytes between processes. The comments here are the contract of every implementation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+
+#: Called with the topic and the packet of every message that arrives, one after another. It does not raise.
+Deliver = Callable[[str, bytes], Awaitable[None]]
+
+
+class Transport(ABC):
+    """Publish and subscribe for bytes.
+
+    - Packets of one topic are delivered to every subscribed process in the same order.
+    - Each packet is delivered at most once to a process, and to none that was not subscribed when it was published.
+    - Nothing is stored. ``subscribe`` has taken effect when it returns.
+    - ``publish`` raises :class:`~fastapi_consumers.exceptions.BrokerUnavailable` if the packet cannot be handed on.
+    """
+
+    #: Whether publishing reaches other processes.
+    is_distributed: bool = False
+
+    @abstractmethod
+    async def open(self, deliver: Deliver) -> None:
+        """Connect. Called once before anything else."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release everything. Called once; safe if ``open`` failed."""
+
+    @abstractmethod
+    async def publish(self, topic: str, packet: bytes) -> None:
+        """Hand on one packet."""
+
+    @abstractmethod
+    async def subscribe(self, topic: str) -> None:
+        """Receive the topic's packets from now on. Called at most once per topic until it is unsubscribed."""
+
+    @abstractmethod
+    async def unsubscribe(self, topic: str) -> None:
+        """Receive no more of the topic's packets."""

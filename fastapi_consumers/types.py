@@ -1,0 +1,50 @@
+"""The ASGI contract, JSON values and close codes. Owned here, imported by everybody.
+
+ASGI: https://asgi.readthedocs.io/en/stable/specs/www.html#websocket
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from enum import IntEnum
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+JSON = dict[str, Any] | list[Any] | str | int | float | bool | None
+RequestId = int | str
+
+#: A control frame holds 125 bytes, two of which are the close code (RFC 6455, section 5.5).
+MAX_CLOSE_REASON_BYTES = 123
+
+
+class CloseCode(IntEnum):
+    """The codes that the framework closes sockets with. 4000 to 4999 are its own (RFC 6455, section 7.4.2)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    UNSUPPORTED_DATA = 1003
+    ABNORMAL = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_FRAMES = 4400
+    NOT_AUTHENTICATED = 4401
+    FORBIDDEN = 4403
+    TIMEOUT = 4408
+    REPLACED = 4409
+    TOO_MANY_REQUESTS = 4429
+
+
+def close_reason(text: str) -> str:
+    """``text`` cut to what a close frame holds, at a character's border.
+
+    >>> len(close_reason("é" * 100).encode())
+    122
+    """
+    return text.encode("utf-8", "replace")[:MAX_CLOSE_REASON_BYTES].decode("utf-8", "ignore")

@@ -1,0 +1,115 @@
+"""The documentation is true: its Python runs, its links lead somewhere.
+
+The Python snippets of one file are run in order, as one module, whose ``test_*`` functions pytest runs as it runs any
+other. HTML comments on the line above a snippet steer this:
+
+- ``<!-- new file -->``: this snippet and those after it are a module of their own;
+- ``<!-- skip: reason -->``: a fragment that cannot run.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("*.md", "docs/**/*.md", "benchmarks/*.md", "examples/**/*.md")
+PAGES = sorted(page for pattern in FOLDERS for page in ROOT.glob(pattern))
+
+FENCE = re.compile(
+    r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^`\n]*)\n"
+    r"(?P<body>.*?)"
+    r"^(?P=indent)(?P=fence)`*$",
+    re.MULTILINE | re.DOTALL,
+)
+MARK = re.compile(r"<!-- *(new file|skip: *\S.*?) *-->\s*\Z")
+LINK = re.compile(
+    r"!?\[[^\]]*\]\((?P<inline>[^)\s]+)[^)]*\)"
+    r"|^\[[^\]]+\]: *(?P<reference>\S+)"
+    r"|(?:href|src)=\"(?P<html>[^\"]+)\"",
+    re.MULTILINE,
+)
+
+
+class Module(NamedTuple):
+    page: Path
+    line: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def modules_of(page: Path) -> list[Module]:
+    """The page's snippets. Each keeps its line number, so that a traceback points into the page."""
+    text = page.read_text(encoding="utf-8")
+    found: list[Module] = []
+    for match in FENCE.finditer(text):
+        if match["info"].split(" ")[0].strip() not in ("python", "py"):
+            continue
+        mark = MARK.search(text[: match.start()])
+        if mark and mark[1].startswith("skip"):
+            continue
+        line = text.count("\n", 0, match.start("body"))
+        indent = len(match["indent"])
+        body = "".join(row[indent:] if row.strip() else "\n" for row in match["body"].splitlines(keepends=True))
+        if not found or mark:
+            found.append(Module(page, line + 1, ""))
+        before = found[-1].source
+        found[-1] = found[-1]._replace(source=before + "\n" * (line - before.count("\n")) + body)
+    return found
+
+
+MODULES = [module for page in PAGES for module in modules_of(page)]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_snippets_run(module: Module, tmp_path: Path) -> None:
+    # In a process of its own: a snippet may define what it likes, and what it leaves behind goes with it.
+    file = tmp_path / f"test_{re.sub(r'[^a-zA-Z0-9]', '_', str(module))}.py"
+    file.write_text(module.source, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+    result = subprocess.run(
+        [*command, "-c", str(ROOT / "pyproject.toml"), str(file)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    no_tests = 5  # the module was imported, and holds no test
+    assert result.returncode in (0, no_tests), f"{module}\n{result.stdout}{result.stderr}"
+
+
+def test_the_readme_in_each_language_has_snippets() -> None:
+    assert {module.page.name for module in MODULES} >= {"README.md", "README.zh-CN.md", "index.md"}
+
+
+def test_both_readmes_give_the_same_commands() -> None:
+    english, chinese = (
+        [fence["body"] for fence in FENCE.finditer((ROOT / name).read_text(encoding="utf-8")) if fence["info"] == "sh"]
+        for name in ("README.md", "README.zh-CN.md")
+    )
+    assert len(english) == 2
+    assert english == chinese
+
+
+def anchors_of(page: Path) -> set[str]:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#{1,6} +(.+?) *#*$", text, re.M)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_resolve(page: Path) -> None:
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text(encoding="utf-8")))
+    broken = []
+    for match in LINK.finditer(text):
+        target = match["inline"] or match["reference"] or match["html"]
+        if re.match(r"[a-z][a-z+.-]*:|//", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors_of(file)):
+            broken.append(target)
+    assert broken == []
