@@ -1,18 +1,17 @@
 """``add_consumers``: the one call that sets up an application."""
 
 import dataclasses
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from broadcaster import Broadcast
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketState
 
 from .authentication import compile_authentications
 from .codecs import encode_json
@@ -20,15 +19,16 @@ from .exceptions import ConsumerError, ImproperlyConfigured, Problem, Throttled
 from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
 from .permissions import compile_permissions
 from .plan import Defaults
-from .routing import ChannelRoute, app_route, check_routes
+from .routing import ChannelRoute, app_route, check_included, route_problems
 from .runtime import Consumers
 from .throttling import compile_throttles
 from .transports import MemoryTransport, Transport
+from .transports.broadcaster import BroadcasterTransport
 from .types import close_reason
 
 
 def add_consumers(
-    app: FastAPI,
+    app: Starlette,
     channel_routes: Sequence[ChannelRoute] = (),
     *,
     url: str = "memory://",
@@ -47,7 +47,8 @@ def add_consumers(
     """Set up an application: routes, transport, policies that hold where a class says nothing else.
 
     Args:
-        app: its lifespan is wrapped: what is needed here opens before it and closes after it.
+        app: FastAPI or Starlette. Its lifespan is wrapped: what is needed here opens before it and closes after it; in
+            a mounted app, whose lifespan nobody runs, it opens at first use.
         channel_routes: made by :func:`path`.
         url: ``memory://``.
         transport: a transport of your own, in place of ``url``.
@@ -63,7 +64,13 @@ def add_consumers(
     Returns the app's ``Consumers``, also found as ``app.state.consumers``. Raises ``ImproperlyConfigured`` with all
     mistakes at once; then the app is unchanged.
     """
+    if not isinstance(cast(object, app), Starlette):
+        fix = "write add_consumers(app, channel_routes); for an APIRouter there is add_routes()"
+        problem = Problem("bad-app", "add_consumers()", repr(app), "a FastAPI or Starlette application", fix)
+        raise ImproperlyConfigured("add_consumers()", [problem])
     problems = _check(app, limits)
+    problems += _check_options(exception_handlers, allowed_origins, accept_refused)
+    problems += route_problems(channel_routes, "")
     defaults = Defaults(
         authentications=_compiled(compile_authentications, authentication_classes, "authentication_classes", problems),
         permissions=_compiled(compile_permissions, permission_classes, "permission_classes", problems),
@@ -71,7 +78,7 @@ def add_consumers(
         connection_throttles=_compiled(
             _throttles("app:connect"), connection_throttle_classes, "connection_throttle_classes", problems
         ),
-        exception_handlers=dict(exception_handlers or {}),
+        exception_handlers={} if problems else dict(exception_handlers or {}),
         allowed_origins=tuple(allowed_origins) if allowed_origins is not None else None,
         accept_refused=accept_refused,
         limits=Limits() if problems else dataclasses.replace(Limits(), **limits),
@@ -79,7 +86,6 @@ def add_consumers(
     chosen = _transport(url, transport, broadcast, problems)
     if problems or chosen is None:
         raise ImproperlyConfigured("add_consumers()", problems)
-    check_routes(channel_routes, "")
     routes = [app_route(route, getattr(app.router, "dependencies", None) or ()) for route in channel_routes]
 
     consumers = Consumers(chosen, defaults)
@@ -91,9 +97,32 @@ def add_consumers(
     return consumers
 
 
+def _check_options(handlers: Any, origins: Any, accept_refused: Any) -> list[Problem]:
+    """What type checkers see too, and what would otherwise fail late or, worse, let everybody in."""
+    problems: list[Problem] = []
+
+    def add(name: str, value: Any, expected: str, fix: str) -> None:
+        problems.append(Problem(f"bad-{name.replace('_', '-')}", "add_consumers()", repr(value), expected, fix))
+
+    if handlers is not None and not isinstance(handlers, Mapping):
+        add("exception_handlers", handlers, "a dict of exception class to function", "write {MyError: handler}")
+    for kind, handler in handlers.items() if isinstance(handlers, Mapping) else ():
+        if not (isinstance(kind, type) and issubclass(kind, Exception) and callable(handler)):
+            expected = "exception classes as keys, functions as values"
+            add("exception_handlers", {kind: handler}, expected, "write {MyError: handler}")
+    if origins is not None:
+        is_list = isinstance(origins, Sequence) and not isinstance(origins, str | bytes)
+        if not is_list or not all(isinstance(origin, str) for origin in origins):
+            add("allowed_origins", origins, "a list of origins as text", 'write ["https://example.com"]')
+    if not isinstance(accept_refused, bool):
+        add("accept_refused", accept_refused, "True or False", "write accept_refused=True")
+    return problems
+
+
 def _check(app: Any, limits: Mapping[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
-    if getattr(app.state, "consumers", None) is not None:
+    found = getattr(app.state, "consumers", None)
+    if isinstance(found, Consumers):
         problems.append(
             Problem(
                 "consumers-added-twice",
@@ -103,6 +132,9 @@ def _check(app: Any, limits: Mapping[str, Any]) -> list[Problem]:
                 "put all routes into one call, or more of them on a router with add_routes()",
             )
         )
+    elif found is not None:
+        fix = "keep your own under another name"
+        problems.append(Problem("state-taken", "app.state.consumers", repr(found), "nothing of that name", fix))
     for name, value in limits.items():
         if name not in LIMIT_NAMES:
             problems.append(
@@ -160,7 +192,7 @@ def _transport(
         return None
     if broadcast is not None:
         return _broadcaster(broadcast, problems)
-    if urlsplit(url).scheme == "memory":
+    if isinstance(cast(object, url), str) and urlsplit(url).scheme == "memory":
         return MemoryTransport()
     problems.append(
         Problem("bad-url", "add_consumers()", f"url={url!r}", "memory://", "other brokers are not supported yet")
@@ -169,8 +201,6 @@ def _transport(
 
 
 def _broadcaster(broadcast: Any, problems: list[Problem]) -> Transport | None:
-    from .transports.broadcaster import BroadcasterTransport
-
     if not isinstance(broadcast, Broadcast):
         problems.append(
             Problem(
@@ -185,28 +215,40 @@ def _broadcaster(broadcast: Any, problems: list[Problem]) -> Transport | None:
     return BroadcasterTransport(broadcast)
 
 
-def _wrap_lifespan(app: FastAPI, consumers: Consumers) -> None:
+def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:
     inner = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(app: Any) -> Any:
+    async def lifespan(app: Any) -> AsyncIterator[Any]:
+        check_included(app)
         async with consumers, inner(app) as state:
+            consumers.check()
             yield state
 
     app.router.lifespan_context = lifespan
 
 
 async def answer_consumer_error(connection: HTTPConnection, error: Exception) -> Response | None:
-    """The app's handler for a ``ConsumerError`` outside of a consumer: HTTP gets JSON, a socket is closed."""
+    """Handles a ``ConsumerError`` outside of consumers: HTTP is answered in JSON, a socket refused or closed."""
     assert isinstance(error, ConsumerError)
-    if isinstance(connection, WebSocket):
+    if not isinstance(connection, WebSocket):
+        return _response(error)
+    if connection.application_state is WebSocketState.CONNECTING and _can_deny(connection):
+        await connection.send_denial_response(_response(error))
+    elif connection.application_state is not WebSocketState.DISCONNECTED:
         await connection.close(error.close_code, close_reason(error.code))
-        return None
+    return None
+
+
+def _response(error: ConsumerError) -> Response:
     headers = {}
     if isinstance(error, Throttled) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    body = json.loads(encode_json({"error": error.body()}))
-    return Response(json.dumps(body), error.http_status, headers, "application/json")
+    return Response(encode_json({"error": error.body()}), error.http_status, headers, "application/json")
+
+
+def _can_deny(websocket: WebSocket) -> bool:
+    return "websocket.http.response" in (websocket.scope.get("extensions") or {})
 
 
 answer_consumer_error.is_default = True  # type: ignore[attr-defined]

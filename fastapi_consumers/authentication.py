@@ -21,6 +21,9 @@ __all__ = [
 class BaseAuthentication(ABC):
     """One way to find out who the client is. One instance serves all connections: keep no state of a connection."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @abstractmethod
     def authenticate(self, connection: Any) -> tuple[Any, Any] | Awaitable[tuple[Any, Any] | None] | None:
         """``(user, auth)``, or ``None`` if there is nothing here to go by, so that the next one is asked.

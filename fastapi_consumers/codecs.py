@@ -4,13 +4,18 @@ JSON is pydantic-core's. Coming in, NaN and Infinity are refused and so is a num
 they become ``null``. MessagePack carries the same values, and ``bytes`` besides.
 """
 
+import dataclasses
 import math
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import from_json, to_json, to_jsonable_python
 
 from .exceptions import InvalidFrame
 from .types import JSON
+
+#: How deep a frame's lists and objects may be nested. It is what pydantic-core's JSON parser takes.
+MAX_DEPTH = 200
 
 
 def encode_json(value: Any) -> bytes:
@@ -22,30 +27,64 @@ def decode_json(text: str | bytes) -> Any:
     """Raises ``InvalidFrame`` for what is not JSON, nested over 200 levels, or holds a number that is not finite."""
     try:
         value = from_json(text, allow_inf_nan=False)
-    except (ValueError, UnicodeEncodeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidFrame(f"The frame is not valid JSON: {_short(error)}") from None
-    if _has_infinity(value):
+    # A literal such as 1e999 overflows to infinity without being spelt so.
+    if find_not_finite(value) is not None:
         raise InvalidFrame("The frame is not valid JSON: a number is too large.")
     return value
 
 
-def _has_infinity(value: Any) -> bool:
-    """A literal such as 1e999 overflows to infinity without being spelt so."""
+def find_not_finite(value: Any) -> tuple[int | str, ...] | None:
+    """Where in ``value`` a number is infinite or not a number; ``None`` if all are finite. It looks into models too."""
+    # Nearly always there is nothing to find, and then no place has to be kept.
+    return None if _is_finite(value) else _place_of_not_finite(value)
+
+
+def _is_finite(value: Any) -> bool:
     stack = [value]
     while stack:
         item = stack.pop()
+        kind = type(item)
+        if kind is str or kind is int or item is None:
+            continue
         if isinstance(item, float):
-            if math.isinf(item):
-                return True
-        elif isinstance(item, list):
-            stack.extend(item)
+            if not math.isfinite(item):
+                return False
         elif isinstance(item, dict):
             stack.extend(item.values())
-    return False
+        elif isinstance(item, list | tuple | set | frozenset):
+            stack.extend(item)
+        elif isinstance(item, BaseModel):
+            stack.extend(item.__dict__.values())
+            stack.append(item.__pydantic_extra__)
+        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+            stack.extend([getattr(item, field.name, None) for field in dataclasses.fields(item)])
+    return True
+
+
+def _place_of_not_finite(value: Any) -> tuple[int | str, ...] | None:
+    stack: list[tuple[tuple[int | str, ...], Any]] = [((), value)]
+    while stack:
+        place, item = stack.pop()
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                return place
+        elif isinstance(item, dict):
+            stack += [((*place, str(key)), inner) for key, inner in item.items()]
+        elif isinstance(item, list | tuple | set | frozenset):
+            stack += [((*place, index), inner) for index, inner in enumerate(item)]
+        elif isinstance(item, BaseModel):
+            stack.append((place, item.__dict__))
+            stack.append((place, item.__pydantic_extra__))
+        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+            stack += [((*place, field.name), getattr(item, field.name, None)) for field in dataclasses.fields(item)]
+    return None
 
 
 def _short(error: BaseException) -> str:
-    if isinstance(error, UnicodeEncodeError):
+    # Text that cannot be made UTF-8: pydantic-core sees no text in it at all.
+    if isinstance(error, UnicodeEncodeError | TypeError):
         return "it holds half of a surrogate pair."
     return str(error)[:200].rstrip(".") + "."
 
@@ -56,28 +95,31 @@ def encode_msgpack(value: Any) -> bytes:
 
 
 def decode_msgpack(data: bytes) -> Any:
-    """Raises ``InvalidFrame`` for what is not MessagePack or has keys that are not text."""
+    """Raises ``InvalidFrame`` for what is not MessagePack, has keys that are not text, or what JSON may not hold."""
     try:
         value = _ormsgpack().unpackb(data)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidFrame(f"The frame is not valid MessagePack: {_short(error)}") from None
-    if _has_not_finite(value):
+        raise InvalidFrame(f"The frame is not valid MessagePack: {str(error)[:200].rstrip('.')}.") from None
+    # What walks over values recurses: nothing deeper than JSON goes further than here.
+    if _is_deep(value):
+        raise InvalidFrame(f"The frame is not valid MessagePack: it is nested over {MAX_DEPTH} levels.")
+    if find_not_finite(value) is not None:
         raise InvalidFrame("The frame is not valid MessagePack: a number is not finite.")
     return value
 
 
-def _has_not_finite(value: Any) -> bool:
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, float):
-            if not math.isfinite(item):
-                return True
-        elif isinstance(item, list):
-            stack.extend(item)
-        elif isinstance(item, dict):
-            stack.extend(item.values())
-    return False
+def _is_deep(value: Any) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, list | dict)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def plain(value: Any) -> Any:
@@ -90,19 +132,29 @@ def plain(value: Any) -> Any:
         # MessagePack has 64 bits; a larger number goes as the text that JSON would show.
         return int(value) if -(2**63) <= value < 2**64 else str(value)
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(plain(key)): plain(item) for key, item in value.items()}
+        return {_plain_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     return plain(to_jsonable_python(value, by_alias=True, inf_nan_mode="null"))
 
 
+def _plain_key(key: Any) -> str:
+    """A key as it would be in JSON."""
+    return key if type(key) is str else next(iter(to_jsonable_python({key: None}, inf_nan_mode="null")))
+
+
 def has_bytes(value: Any) -> bool:
     """Whether ``value`` holds bytes anywhere, that is, cannot go through JSON."""
-    if isinstance(value, bytes):
-        return True
-    if isinstance(value, dict):
-        return any(has_bytes(item) for item in value.values())
-    return isinstance(value, list) and any(has_bytes(item) for item in value)
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, bytes):
+            return True
+        if isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return False
 
 
 def msgpack_available() -> bool:

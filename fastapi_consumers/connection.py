@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
-from starlette.websockets import WebSocket, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from .codecs import encode_json
 from .exceptions import ConsumerError, Throttled
 from .hub import Member
 from .identity import ANONYMOUS
-from .inbox import Inbox
+from .inbox import Disconnected, Inbox
 from .messages import Frame, Notice, bytes_frame, text_frame
 from .outbox import Outbox
 from .plan import Plan
@@ -22,6 +23,12 @@ from .types import CloseCode, Message, Receive, Scope, Send, close_reason
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Seconds that a close frame gets on a socket that was too slow for what it had to take.
+LAST_WORD_TIMEOUT = 1.0
+#: Turns of the event loop in which a refused socket closes. Uvicorn logs an error for each refusal if the application
+#: returns before (https://github.com/Kludex/uvicorn/pull/3138).
+REFUSAL_TURNS = 5
 
 
 class Interrupted(Exception):
@@ -48,13 +55,20 @@ class Connection:
         self.is_accepted = False
         self.close_code: int | None = None
         self.close_reason = ""
+        #: Whether the socket is closed, gone or about to be closed, so that nothing more is read from it.
+        self.is_closing = False
+        #: Whether the server said that it cannot send any more.
+        self.is_lost = False
         self._send = send
         self._websocket: WebSocket | None = None
         self._working = False
         self._interrupted = False
+        #: Whether the close, or the refusal, has been sent or given up.
         self._closing = False
         #: The task that runs the consumer, until teardown begins.
         self.task = asyncio.current_task()
+        #: Cancellations that the task had before, as where serve() is called in an endpoint that swallowed one.
+        self.cancelling = self.task.cancelling() if self.task is not None else 0
         #: Done once everything of this connection has ended.
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.channel_name: str = consumers.hub.new_channel()
@@ -78,9 +92,7 @@ class Connection:
             on_gone=self._gone,
             on_stuck=self.shut,
         )
-        self.member = Member(
-            self.channel_name, self.outbox.push, self._receive_message, self.shut, limits.max_groups + 1
-        )
+        self.member = Member(self.channel_name, self.outbox.push, self._receive_message, self.shut, limits.max_groups)
 
     @property
     def headers(self) -> Headers:
@@ -102,17 +114,10 @@ class Connection:
                 self._show_accepted()
         return self._websocket
 
-    @property
-    def is_closing(self) -> bool:
-        """Whether the socket is closed, lost or about to be closed."""
-        return self._closing or self.close_code is not None or self.inbox.gone is not None
-
     # -- sending ---------------------------------------------------------------------------------------------------
 
     async def send_frame(self, frame: Frame) -> None:
-        """Send, and wait while the client takes its time. Nothing happens once the socket is closing."""
-        if self._closing:
-            return
+        """Send, and wait while the client takes its time. Nothing is sent once the socket is closing."""
         self.outbox.push(frame)
         if not self.outbox.is_idle and self.is_accepted:
             await self.outbox.flush()
@@ -130,13 +135,21 @@ class Connection:
     # -- opening and closing ---------------------------------------------------------------------------------------
 
     async def accept(self, subprotocol: str | None = None, headers: Any = None) -> None:
-        """Accept the handshake. Nothing happens if it is accepted or refused already."""
+        """Accept the handshake. Nothing happens if it is accepted or refused already.
+
+        Raises ``Disconnected`` if the client has gone meanwhile.
+        """
         if self.is_accepted or self._closing:
             return
         pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
         raw = [(_bytes(name), _bytes(value)) for name, value in pairs]
         chosen = subprotocol if subprotocol is not None else self.subprotocol
-        await self._send({"type": "websocket.accept", "subprotocol": chosen, "headers": raw})
+        try:
+            await self._send({"type": "websocket.accept", "subprotocol": chosen, "headers": raw})
+        except (OSError, WebSocketDisconnect) as error:
+            self.is_lost = self.is_closing = True
+            self.close_code = CloseCode.ABNORMAL
+            raise Disconnected(CloseCode.ABNORMAL) from error
         if chosen != self.subprotocol and self.member.framer is not None:
             self.member.framer = self.plan.framer(chosen)
         self.subprotocol = chosen
@@ -163,17 +176,19 @@ class Connection:
             await self.accept()
             await self.fail(error)
             return
-        self._closing = True
+        self._closing = self.is_closing = True
         self.close_code, self.close_reason = error.close_code, error.code
         if "websocket.http.response" in (self.scope.get("extensions") or {}):
             body = encode_json({"error": error.body()})
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             if isinstance(error, Throttled) and error.retry_after is not None:
-                headers.append((b"retry-after", str(max(1, round(error.retry_after + 0.5))).encode()))
+                headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))
             await self._try_send(
                 {"type": "websocket.http.response.start", "status": error.http_status, "headers": headers}
             )
             await self._try_send({"type": "websocket.http.response.body", "body": body})
+            for _ in range(REFUSAL_TURNS):
+                await asyncio.sleep(0)
         else:
             await self._try_send({"type": "websocket.close", "code": error.close_code, "reason": error.code})
 
@@ -190,24 +205,31 @@ class Connection:
         """
         if self._closing:
             return
-        if not self.is_accepted:
-            self._closing = True
-            self.close_code, self.close_reason = code, reason
-            await self._try_send({"type": "websocket.close", "code": code, "reason": close_reason(reason)})
-        else:
-            self._closing = True
-            self.close_code, self.close_reason = code, close_reason(reason)
+        self._closing = self.is_closing = True
+        self.close_code, self.close_reason = code, close_reason(reason)
+        try:
             await self._send_close()
+        except asyncio.CancelledError:
+            # It is for teardown to close it then.
+            self._closing = False
+            raise
         if asyncio.current_task() is not self.task:
             self._interrupt()
 
     async def _send_close(self) -> None:
+        message = {"type": "websocket.close", "code": self.close_code, "reason": self.close_reason}
+        if not self.is_accepted:
+            await self._try_send(message)
+            return
+        timeout = self.plan.limits.write_timeout
+        if self.outbox.is_dead:
+            timeout = min(timeout, LAST_WORD_TIMEOUT)
+        self.outbox.seal()
         try:
-            async with asyncio.timeout(self.plan.limits.write_timeout):
+            async with asyncio.timeout(timeout):
                 await self.outbox.flush()
-                if not self.outbox.is_dead and self.inbox.gone is None:
-                    self.outbox.abort()
-                    await self._send({"type": "websocket.close", "code": self.close_code, "reason": self.close_reason})
+                if not self.is_lost and self.inbox.gone is None:
+                    await self._send(message)
         except TimeoutError:
             # The socket takes no bytes, so a close frame cannot arrive either; the server drops the connection.
             self.outbox.abort()
@@ -224,6 +246,7 @@ class Connection:
         """Have the connection closed by whoever runs it, from anywhere and at once."""
         if self._closing or self.ended.done():
             return
+        self.is_closing = True
         if self.close_code is None:
             self.close_code = code
             self.close_reason = close_reason(reason or _REASONS.get(code, ""))
@@ -231,17 +254,15 @@ class Connection:
 
     async def end_socket(self) -> None:
         """Close, if that is still to be done. From here on nothing interrupts the task, for teardown runs."""
-        self.task = None
-        if self._closing or self.inbox.gone is not None:
+        self.release()
+        self.is_closing = True
+        if self._closing or self.inbox.gone is not None or self.is_lost:
             self._closing = True
             return
         self._closing = True
         if self.close_code is None:
             self.close_code = CloseCode.NORMAL
-        if self.is_accepted:
-            await self._send_close()
-        else:
-            await self._try_send({"type": "websocket.close", "code": self.close_code, "reason": self.close_reason})
+        await self._send_close()
 
     async def finish(self) -> None:
         """End everything of the connection. The consumer has been torn down."""
@@ -284,16 +305,33 @@ class Connection:
         """Turn the connection's own cancellation of its task into ``Interrupted``; leave anybody else's alone."""
         if self._interrupted:
             self._interrupted = False
-            if self.task is None or self.task.uncancel() == 0:
+            if self.task is None or self.task.uncancel() <= self.cancelling:
                 raise Interrupted from None
 
     def _interrupt(self) -> None:
         """Stop the task that runs the consumer, whether it works or waits for the next frame."""
         task = self.task
-        if task is None or self._interrupted or task.done() or task is asyncio.current_task():
+        if task is None or self._interrupted or task.done():
+            return
+        if task is asyncio.current_task():
+            # Its own doing, such as a broadcast that is too much for its own client. What it runs goes on to its next
+            # step, and is stopped where it waits.
+            asyncio.get_running_loop().call_soon(self._interrupt_later)
             return
         self._interrupted = True
         task.cancel()
+
+    def _interrupt_later(self) -> None:
+        if not self._closing:
+            self._interrupt()
+
+    def release(self) -> None:
+        """Nothing interrupts the task from here on, for teardown runs."""
+        task, self.task = self.task, None
+        if task is not None and self._interrupted:
+            # It was cancelled and went on all the same.
+            self._interrupted = False
+            task.uncancel()
 
     def _gone(self, code: int) -> None:
         # Seen by the pump. If nobody works, get() raises Disconnected by itself.
@@ -301,17 +339,25 @@ class Connection:
             self._interrupt()
 
     def _lost(self, error: BaseException) -> None:
+        if isinstance(error, ValueError | TypeError):
+            # It is not the client: the server cannot send this, such as half of a surrogate pair.
+            logger.error("the server refused a frame of %s", self.plan.options.name, exc_info=error)
+            self.shut(CloseCode.INTERNAL_ERROR, "internal_error")
+            return
+        # The server refuses to send, so the client has gone. What still works for it stops; otherwise the disconnect,
+        # which says with what code it went, is the next thing to be received.
         logger.debug("the socket was lost while it was written to: %r", error)
-        if self.close_code is None:
-            self.close_code = CloseCode.ABNORMAL
-        self._closing = True
-        self._interrupt()
+        self.is_lost = True
+        if self._working:
+            if self.close_code is None:
+                self.close_code = CloseCode.ABNORMAL
+            self._interrupt()
 
     def _overflowed(self) -> None:
         self.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
 
-    def _peek(self, frame: str | bytes) -> bool:
-        return self.dispatcher is not None and bool(self.dispatcher.peek(frame))
+    def _peek(self, frame: str | bytes) -> Any:
+        return frame if self.dispatcher is None else self.dispatcher.peek(frame)
 
     def _receive_message(self, message: dict[str, Any]) -> None:
         if self.dispatcher is not None:

@@ -6,6 +6,7 @@ on the oldest and the newest version that the project supports.
 """
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from fastapi import params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.exceptions import HTTPException, RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.websockets import WebSocket
 
@@ -43,13 +44,18 @@ class Dependencies:
 
     @classmethod
     def of_parameters(cls, parameters: Iterable[inspect.Parameter]) -> "Dependencies":
-        """For parameters whose annotations are resolved. Raises what FastAPI raises for a wrong one."""
+        """For parameters whose annotations are resolved. Raises what FastAPI raises for a wrong one.
+
+        Raises ``TypeError`` for a dependency that wants what only HTTP has: it would fail on every call.
+        """
 
         def call() -> None: ...
 
         keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         call.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
-        return cls(get_dependant(path="/", call=call))
+        dependant = get_dependant(path="/", call=call)
+        _refuse_http(dependant)
+        return cls(dependant)
 
     @classmethod
     def of_list(cls, dependencies: Sequence[Any]) -> "Dependencies":
@@ -88,6 +94,18 @@ class Dependencies:
         return solved.values
 
 
+def _refuse_http(dependant: Dependant) -> None:
+    name = getattr(dependant.call, "__qualname__", None) or type(dependant.call).__qualname__
+    if dependant.request_param_name is not None:
+        raise TypeError(
+            f"{name} takes a Request, which a WebSocket has not; let it take a starlette.requests.HTTPConnection"
+        )
+    if dependant.body_params:
+        raise TypeError(f"{name} takes a body ({dependant.body_params[0].name}), which a WebSocket has not")
+    for inner in dependant.dependencies:
+        _refuse_http(inner)
+
+
 def _with_scope(websocket: WebSocket, scope: dict[str, Any]) -> WebSocket:
     twin: WebSocket = object.__new__(type(websocket))
     twin.__dict__.update(websocket.__dict__)
@@ -102,15 +120,27 @@ def error_details(errors: Iterable[Any]) -> list[dict[str, Any]]:
         if len(details) == MAX_DETAILS:
             break
         if isinstance(error, Mapping):
-            loc = [part if isinstance(part, int) else str(part)[:100] for part in error.get("loc", ())]
-            details.append({"loc": loc, "type": error.get("type"), "message": str(error.get("msg", ""))[:500]})
+            loc = [part if isinstance(part, int) else _printable(part)[:100] for part in error.get("loc", ())]
+            message = _printable(error.get("msg", ""))
+            if error.get("type") == "union_tag_invalid":
+                message = _TAG.sub("Input tag found using", message)
+            details.append({"loc": loc, "type": error.get("type"), "message": message[:500]})
     return details
+
+
+#: The only message of pydantic that repeats what the client sent.
+_TAG = re.compile(r"^Input tag '.*?' found using(?= .* does not match any of the expected tags)", re.DOTALL)
+
+
+def _printable(value: Any) -> str:
+    # Half of a surrogate pair cannot be sent; a decoder of the user's own may have let one in.
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def error_from_dependency(error: Exception) -> ConsumerError | None:
     """The ``ConsumerError`` that says what FastAPI's own exceptions say, or ``None`` for any other exception."""
     if isinstance(error, HTTPException | StarletteHTTPException):
         return http_error(error.status_code, error.detail, error.headers)
-    if isinstance(error, RequestValidationError):
+    if isinstance(error, RequestValidationError | WebSocketRequestValidationError):
         return InvalidData(details=error_details(error.errors()))
     return None

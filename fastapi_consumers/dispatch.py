@@ -1,18 +1,14 @@
 """From a request to its answer: throttle, permission, validation, dependencies, action, reply."""
 
 import asyncio
-import inspect
 import logging
-from collections import deque
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, nullcontext
 from typing import Any
 
-from starlette.exceptions import WebSocketException
-
-from .actions import ANYTHING, Action, compile_action
+from .actions import Action
+from .builtin_actions import nothing_to_cancel
 from .connection import Connection
-from .dependencies import error_from_dependency
 from .exceptions import (
     ActionDeprecated,
     ActionDisabled,
@@ -21,12 +17,11 @@ from .exceptions import (
     ConsumerError,
     InternalError,
     InvalidFrame,
-    NotFound,
-    Problem,
     StopConsumer,
 )
-from .marks import ActionMark
-from .messages import Notice, Reply, Request
+from .explaining import explain
+from .mailbox import Mailbox
+from .messages import Frame, Notice, Reply, Request
 from .permissions import check_permissions
 from .plan import ActionPlan
 from .protocols import Framer, Reader
@@ -34,6 +29,9 @@ from .throttling import check_throttles
 from .types import CloseCode, RequestId
 
 logger = logging.getLogger(__name__)
+
+#: Parts of a stream, or frames, that are dealt with before others get their turn even if nothing has to wait.
+FAIR_SHARE = 64
 
 #: Seconds that concurrent actions and event methods get to end once they are cancelled.
 CANCEL_TIMEOUT = 5.0
@@ -53,109 +51,156 @@ class Dispatcher:
         "_connection",
         "_consumer",
         "_current",
+        "_direct",
+        "_frame_type",
         "_framer",
-        "_messages",
-        "_messenger",
+        "_mailbox",
         "_outbox",
         "_plan",
+        "_read",
         "_reader",
+        "_reads_frames",
         "_tasks",
+        "_throttles",
         "turn",
     )
 
-    def __init__(self, consumer: Any, connection: Connection) -> None:
+    def __init__(self, consumer: Any, connection: Connection, *, reads_frames: bool, counts_requests: bool) -> None:
         self._consumer = consumer
         self._connection = connection
         self._plan = connection.plan
         self._outbox = connection.outbox
-        self._reader: Reader = self._plan.reader(connection.subprotocol)
-        self._framer: Framer = self._plan.framer(connection.subprotocol)
+        self._reader: Reader
+        self._framer: Framer
+        self.start()
         #: Held by whoever runs the consumer's code; ``None`` where there are no event methods to take turns with.
         self.turn = asyncio.Lock() if self._plan.options.events else None
+        #: Actions by name that need neither policy nor injection; none while event methods take turns with them.
+        self._direct: Mapping[str | None, Action] = self._plan.direct if self.turn is None else {}
+        #: Whether frames come here as they are, and not through the consumer's own receive().
+        self._reads_frames = reads_frames
+        #: The consumer's throttles, unless they have counted the frame before it came here.
+        self._throttles = self._plan.throttles if counts_requests else ()
         self._bad_frames = 0
         self._current: RequestId | None = None
         self._cancel_current = False
         self._cancelled: set[RequestId] = set()
-        self._tasks: dict[asyncio.Task[None], RequestId | None] | None = None
-        self._messages: deque[dict[str, Any]] | None = None
-        self._messenger: asyncio.Task[None] | None = None
+        #: Concurrent actions, and their requests for as long as they can be cancelled.
+        self._tasks: dict[asyncio.Task[None], Request | None] | None = None
+        self._mailbox: Mailbox | None = None
 
     def start(self) -> None:
         """The socket is accepted, so its subprotocol is final."""
         self._reader = self._plan.reader(self._connection.subprotocol)
         self._framer = self._plan.framer(self._connection.subprotocol)
+        self._read = self._reader.read
+        self._frame_type: type[str] | type[bytes] = str if self._reader.takes_text else bytes
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    async def handle(self, frame: str | bytes) -> None:
-        """Run what one frame asks for."""
-        if isinstance(frame, str) != self._reader.takes_text:
+    async def handle(self, frame: str | bytes | Request) -> None:
+        """Run what one frame asks for, or a request that was read from one before."""
+        if isinstance(frame, self._frame_type):
+            request = self._read(frame)
+        elif isinstance(frame, Request):
+            request = frame
+        else:
             await self._connection.close(CloseCode.UNSUPPORTED_DATA, "unsupported_data")
             return
-        request = self._reader.read(frame)
-        if self.turn is None:
-            await self._handle(request)
-        else:
-            async with self.turn:
-                await self._handle(request)
-
-    async def handle_content(self, content: Any) -> None:
-        """The same for a frame that is decoded already. The caller has the turn."""
-        await self._handle(self._reader.read_content(content))
-
-    async def reject(self, error: InvalidFrame) -> None:
-        """Answer a frame that could not even be decoded."""
-        await self._handle_error(Request(None, error=error), None)
-
-    async def _handle(self, request: Request) -> None:
-        plan = self._plan.actions.get(request.action) if request.action is not None else None
-        if request.error is not None:
-            await self._handle_error(request, plan)
-            return
-        assert plan is not None
-        self._bad_frames = 0
-        if self._cancelled and self._is_cancelled(request.request_id):
-            await self._fail(request, Cancelled())
-        elif plan.action.concurrent:
-            await self._start_task(plan, request)
-        else:
+        plan = self._direct.get(request.action)
+        if plan is not None and request.error is None and not self._cancelled:
+            # The same as below for an action that nothing stands before, in one coroutine and with no question asked.
+            self._bad_frames = 0
             self._current = request.request_id
             try:
-                if plan.direct:
-                    result = await plan.action.call(self._consumer, request.data)
-                    await self._answer(plan.action, request, result)
-                else:
-                    await self._run(plan, request)
-            except asyncio.CancelledError:
-                if not self._cancel_current:
-                    raise
-                self._end_cancel()
-                await self._fail(request, Cancelled())
+                result = await plan.call(self._consumer, request.data)
+                self._current = None  # It has ended: from here on there is nothing to cancel.
+                if result is not None or request.request_id is not None:
+                    returns = plan.returns
+                    if returns.validate is not None and result is not None:
+                        result = returns.validate(result)
+                    outbox = self._outbox
+                    outbox.push(self._framer.ok(plan.name, request.request_id, result, returns))
+                    if not outbox.is_idle:
+                        await outbox.flush()
+            except asyncio.CancelledError as cancellation:
+                await self._fail_cancelled(request, cancellation)
             except Exception as error:
+                self._current = None
                 await self._fail(request, error)
             finally:
                 self._current = None
                 if self._cancel_current:
                     self._end_cancel()
+        else:
+            await self._handle(request, self.turn)
+
+    async def handle_content(self, content: Any) -> None:
+        """The same for a frame that is decoded already. The caller has the turn."""
+        await self._handle(self._reader.read_content(content), None)
+
+    async def reject(self, error: InvalidFrame) -> None:
+        """Answer a frame that could not even be decoded."""
+        await self._handle_error(Request(None, error=error), None)
+
+    async def refuse(self, content: Any, error: Exception) -> None:
+        """Answer a request, whatever it asks for, with an error. ``content`` is its decoded frame."""
+        request = self._reader.read_content(content)
+        await self._fail(request._replace(error=None), error)
+
+    async def _handle(self, request: Request, turn: asyncio.Lock | None) -> None:
+        plan = self._plan.actions.get(request.action) if request.action is not None else None
+        if request.error is not None or plan is None:
+            async with turn or nullcontext():
+                await self._handle_error(request, plan)
+            return
+        self._bad_frames = 0
+        if self._cancelled and self._is_cancelled(request.request_id):
+            await self._fail(request, Cancelled())
+            return
+        self._current = request.request_id
+        try:
+            if plan.action.concurrent:
+                await self._start_task(plan, request)
+            else:
+                async with turn or nullcontext():
+                    await self._run(plan, request)
+        except asyncio.CancelledError as cancellation:
+            await self._fail_cancelled(request, cancellation)
+        except Exception as error:
+            self._current = None
+            await self._fail(request, error)
+        finally:
+            self._current = None
+            if self._cancel_current:
+                self._end_cancel()
+
+    async def _fail_cancelled(self, request: Request, cancellation: asyncio.CancelledError) -> None:
+        """Answer a request that its client cancelled. Any other cancellation is raised again."""
+        self._current = None
+        if not self._cancel_current:
+            raise cancellation
+        self._end_cancel()
+        await self._fail(request, Cancelled())
 
     async def _handle_error(self, request: Request, plan: ActionPlan | None) -> None:
         """Answer a request that is wrong, but only to those who may have asked."""
-        assert request.error is not None
+        failure = request.error if request.error is not None else InternalError()
         try:
             await self._check(plan, plan.action if plan is not None else None)
         except Exception as error:
             await self._fail(request, error)
         else:
-            await self._fail(request, request.error)
-        if isinstance(request.error, InvalidFrame):
+            await self._fail(request, failure)
+        if isinstance(failure, InvalidFrame):
             self._bad_frames += 1
             if self._bad_frames > self._plan.limits.max_bad_frames:
                 await self._connection.close(CloseCode.BAD_FRAMES, "bad_frames")
 
     async def _check(self, plan: ActionPlan | None, action: Action | None) -> None:
         """Throttles, then permissions: the consumer's, then the action's."""
-        if self._plan.throttles:
-            await check_throttles(self._plan.throttles, self._consumer, action, self._connection.consumers.buckets)
+        if self._throttles:
+            await check_throttles(self._throttles, self._consumer, action, self._connection.consumers.buckets)
         if plan is not None and plan.throttles:
             await check_throttles(plan.throttles, self._consumer, action, self._connection.consumers.buckets)
         permissions = plan.permissions if plan is not None else self._plan.permissions
@@ -195,27 +240,35 @@ class Dispatcher:
                 arguments.update(values)
             started = action.start(self._consumer, arguments)
             return await self._stream(action, request, started) if action.stream else await started
+        raise RuntimeError(
+            f"A dependency of the action {action.name!r} caught the action's exception and did not raise it again, so "
+            "there is no result. Raise after `yield`, as in FastAPI."
+        )
 
     async def _stream(self, action: Action, request: Request, items: Any) -> None:
+        count = 0
         async with aclosing(items) as parts:
             async for part in parts:
+                count += 1
+                if not count % FAIR_SHARE:
+                    await asyncio.sleep(0)
                 value = action.returns.validate(part) if action.returns.validate is not None else part
-                await self._push(Reply(request.action, request.request_id, "partial", value), action)
+                outbox = self._outbox
+                outbox.push(
+                    self._framer.reply(Reply(request.action, request.request_id, "partial", value), action.returns)
+                )
+                if not outbox.is_idle:
+                    await outbox.flush()
 
     async def _answer(self, action: Action, request: Request, result: Any, *, final: bool = False) -> None:
+        self._forget(action)
         if result is None and request.request_id is None and not final:
             return
         returns = action.returns
         if result is not None and returns.validate is not None:
             result = returns.validate(result)
         outbox = self._outbox
-        outbox.push(self._framer.reply(Reply(request.action, request.request_id, "ok", result), returns))
-        if not outbox.is_idle:
-            await outbox.flush()
-
-    async def _push(self, reply: Reply, action: Action | None = None) -> None:
-        outbox = self._outbox
-        outbox.push(self._framer.reply(reply, action.returns if action is not None else ANYTHING))
+        outbox.push(self._framer.ok(action.name, request.request_id, result, returns))
         if not outbox.is_idle:
             await outbox.flush()
 
@@ -229,63 +282,29 @@ class Dispatcher:
         error = await self.explain(failure, f"the action {request.action!r}")
         if request.action is None and request.request_id is None:
             await self.tell(error)
-            return
-        await self._push(Reply(request.action, request.request_id, "error", error=error))
-        if error.close:
-            await self._connection.close(error.close_code, error.code)
+        else:
+            action, request_id = request.action, request.request_id
+            await self._send_error(
+                error, lambda framer, said: framer.reply(Reply(action, request_id, "error", None, said))
+            )
 
     async def tell(self, error: ConsumerError) -> None:
         """Send an error that answers no request, and close if it asks for it."""
-        await self._connection.send_frame(self._framer.notice(Notice("error", {"error": error.body()})))
+        await self._send_error(error, lambda framer, said: framer.notice(Notice("error", {"error": said.body()})))
+
+    async def _send_error(self, error: ConsumerError, frame_of: Callable[[Framer, ConsumerError], Frame]) -> None:
+        try:
+            frame = frame_of(self._framer, error)
+        except Exception:
+            logger.exception("the error %r could not be encoded by %s", error.code, self._plan.options.name)
+            frame = frame_of(self._plan.fallback, InternalError())
+        await self._connection.send_frame(frame)
         if error.close:
             await self._connection.close(error.close_code, error.code)
 
     async def explain(self, failure: Exception, where: str) -> ConsumerError:
-        """What the client is told of an exception. Never raises; what nobody expected is logged with its traceback."""
-        try:
-            error = await self._ask_handlers(failure)
-        except ConsumerError as raised:
-            return raised
-        except Exception:
-            logger.exception("an exception handler failed on %r", failure)
-            return InternalError()
-        if error is not None:
-            return error
-        if isinstance(failure, ConsumerError):
-            return failure
-        if isinstance(failure, WebSocketException):
-            return ConsumerError("closed", failure.reason or "The socket was closed.", close_code=failure.code)
-        if (known := error_from_dependency(failure)) is not None:
-            return known
-        logger.error(
-            "%s of %s failed",
-            where,
-            self._plan.options.name,
-            exc_info=failure,
-            extra={"channel": self._connection.channel_name},
-        )
-        return InternalError()
-
-    async def _ask_handlers(self, failure: Exception) -> ConsumerError | None:
-        """The first answer of the handlers for this exception: the class's, the application's, FastAPI's."""
-        for handlers in self._plan.exception_handlers:
-            for kind in type(failure).__mro__ if handlers else ():
-                handler = handlers.get(kind)
-                if handler is not None:
-                    error = await _maybe(handler(self._consumer, failure))
-                    if error is not None:
-                        return _checked(error, handler)
-                    break
-        if isinstance(failure, ConsumerError):
-            handlers = getattr(self._connection.scope.get("app"), "exception_handlers", None) or {}
-            for kind in type(failure).__mro__:
-                handler = handlers.get(kind)
-                if handler is not None and not getattr(handler, "is_default", False):
-                    error = await _maybe(handler(self._connection.websocket, failure))
-                    return error if isinstance(error, ConsumerError) else None
-                if kind is ConsumerError:
-                    break
-        return None
+        """What the client is told of an exception. Never raises."""
+        return await explain(failure, where, self._consumer, self._connection)
 
     # -- tasks and cancelling --------------------------------------------------------------------------------------
 
@@ -294,28 +313,42 @@ class Dispatcher:
         while len(tasks) >= self._plan.limits.max_concurrent_actions:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.get_running_loop().create_task(self._run_task(plan, request))
-        tasks[task] = request.request_id
+        tasks[task] = request
         task.add_done_callback(tasks.pop)
 
     async def _run_task(self, plan: ActionPlan, request: Request) -> None:
         try:
             await self._run(plan, request)
         except asyncio.CancelledError:
-            if not self._connection.is_closing:
-                await self._fail(request, Cancelled())
+            # Cancelled by its client, or because the socket is gone: then nobody waits for an answer.
+            if self._connection.is_closing:
+                raise
+            await self._fail(request, Cancelled())
         except Exception as error:
+            self._forget(plan.action)
             await self._fail(request, error)
+
+    def _forget(self, action: Action) -> None:
+        """The action has ended, and what follows is its answer: there is nothing to cancel any more."""
+        if not action.concurrent:
+            self._current = None
+        elif self._tasks is not None and (task := asyncio.current_task()) in self._tasks:
+            self._tasks[task] = None
 
     def cancel(self, request_id: RequestId) -> bool:
         """Cancel the request of this id if it runs, or will run. ``False`` if there is none that might."""
-        task = next((task for task, running in (self._tasks or {}).items() if running == request_id), None)
+        tasks = self._tasks or {}
+        task = next((task for task, running in tasks.items() if running and running.request_id == request_id), None)
         if task is not None:
+            tasks[task] = None
             task.cancel()
         elif self._current == request_id and self._connection.task is not asyncio.current_task():
             if not self._cancel_current and self._connection.task is not None:
                 self._cancel_current = True
                 self._connection.task.cancel()
-        elif self._connection.inbox.waiting and len(self._cancelled) < self._plan.limits.max_inbox:
+        elif any(
+            isinstance(item, Request) and item.request_id == request_id for item in self._connection.inbox.queued()
+        ):
             self._cancelled.add(request_id)
         else:
             return False
@@ -324,76 +357,56 @@ class Dispatcher:
     def _end_cancel(self) -> None:
         """Take back the cancellation that ``cancel`` asked for, and no other."""
         self._cancel_current = False
-        if self._connection.task is not None:
-            self._connection.task.uncancel()
-        self._connection.check_interrupted()
+        task = self._connection.task
+        if task is not None:
+            others = task.uncancel()
+            self._connection.check_interrupted()
+            if others > self._connection.cancelling:
+                # Somebody else has cancelled the task too, with the same CancelledError.
+                raise asyncio.CancelledError
 
     def _is_cancelled(self, request_id: RequestId | None) -> bool:
-        if request_id in self._cancelled:
-            self._cancelled.discard(request_id)
-            return True
-        if not self._connection.inbox.waiting:
-            self._cancelled.clear()
-        return False
-
-    def peek(self, frame: str | bytes) -> bool:
-        """Deal with a ``cancel`` ahead of what waits. ``False`` for any other frame."""
-        if not self._plan.has_cancel or isinstance(frame, str) != self._reader.takes_text:
+        if request_id not in self._cancelled:
             return False
-        if ("cancel" not in frame) if isinstance(frame, str) else (b"cancel" not in frame):
-            return False
-        request = self._reader.read(frame)
-        if request.action != "cancel" or request.error is not None:
-            return False
-        found = self.cancel(request.data["request_id"])
-        if request.request_id is not None or not found:
-            error = None if found else _nothing_to_cancel()
-            status: Any = "ok" if found else "error"
-            self._outbox.push(self._framer.reply(Reply("cancel", request.request_id, status, error=error)))
+        self._cancelled.discard(request_id)
         return True
 
-    # -- messages of the channel layer -----------------------------------------------------------------------------
+    def peek(self, frame: str | bytes) -> Any:
+        """Read a frame that comes while an action runs. A ``cancel`` is dealt with at once, ahead of what waits.
+
+        What is to wait is returned: the request, or the frame where the consumer reads frames itself.
+        """
+        if not isinstance(frame, self._frame_type):
+            return frame
+        if self._reads_frames or (self._plan.has_cancel and _mentions_cancel(frame)):
+            request = self._read(frame)
+            if request.action == "cancel" and request.error is None and self._plan.has_cancel:
+                self._cancel_now(request)
+                return None
+            return request if self._reads_frames else frame
+        return frame
+
+    def _cancel_now(self, request: Request) -> None:
+        found = self.cancel(request.data["request_id"])
+        error = None if found else nothing_to_cancel()
+        # Where the envelope is flat the two ids are one, and the one answer is that of the cancelled request.
+        if not found or request.request_id not in (None, request.data["request_id"]):
+            status: Any = "ok" if found else "error"
+            self._outbox.push(self._framer.reply(Reply("cancel", request.request_id, status, error=error)))
 
     def receive_message(self, message: dict[str, Any]) -> None:
-        """Have the event method for a channel layer message called. They are called one after another."""
-        method = self._plan.options.events.get(message.get("type", ""))
-        if method is None:
-            logger.debug("%s has no @event method for a message", self._plan.options.name)
+        """Have the event method for a channel layer message called, in turn with the actions."""
+        if self._connection.is_closing or self.turn is None:
             return
-        if self._connection.is_closing:
-            return
-        if self._messages is None:
-            self._messages = deque()
-        if len(self._messages) >= self._plan.limits.max_inbox:
-            self._connection.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
-            return
-        self._messages.append(message)
-        if self._messenger is None:
-            self._messenger = asyncio.get_running_loop().create_task(self._run_messages(self._messages))
-
-    async def _run_messages(self, messages: deque[dict[str, Any]]) -> None:
-        assert self.turn is not None
-        try:
-            while messages:
-                async with self.turn:
-                    message = messages.popleft()
-                    await self._run_message(message)
-        finally:
-            self._messenger = None
-
-    async def _run_message(self, message: dict[str, Any]) -> None:
-        method = getattr(self._consumer, self._plan.options.events[message["type"]])
-        try:
-            await _maybe(method(message))
-        except StopConsumer:
-            await self._connection.close(CloseCode.NORMAL)
-        except Exception as failure:
-            await self.tell(await self.explain(failure, f"the event method for {message['type']!r}"))
+        if self._mailbox is None:
+            self._mailbox = Mailbox(self._consumer, self._connection, self.turn)
+        self._mailbox.put(message)
 
     async def stop(self) -> None:
         """Cancel everything that still runs, and wait for it."""
-        tasks = {*(self._tasks or ()), *({self._messenger} if self._messenger is not None else ())}
-        tasks.discard(asyncio.current_task())
+        tasks: set[asyncio.Task[None]] = {*(self._tasks or ())}
+        if self._mailbox is not None and self._mailbox.task is not None:
+            tasks.add(self._mailbox.task)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -402,34 +415,5 @@ class Dispatcher:
                 logger.warning("%d actions of %s ignore their cancellation", len(pending), self._plan.options.name)
 
 
-def _checked(error: Any, handler: Any) -> ConsumerError:
-    if not isinstance(error, ConsumerError):
-        raise TypeError(f"{handler!r} returned {error!r}, where a ConsumerError or None is expected")
-    return error
-
-
-async def _maybe(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result
-
-
-def _nothing_to_cancel() -> NotFound:
-    return NotFound("No request with this id is running or waiting.")
-
-
-async def _cancel(consumer: Any, request_id: RequestId) -> None:
-    """Cancel the request of this id; it ends with the error ``cancelled``. Handled ahead of requests that wait."""
-    if not consumer.connection.dispatcher.cancel(request_id):
-        raise _nothing_to_cancel()
-
-
-def _builtin(name: str, function: Any) -> Action:
-    problems: list[Problem] = []
-    action = compile_action(
-        function, ActionMark(name=name), method=name, owner="Consumer", where=name, localns={}, problems=problems
-    )
-    assert action is not None, problems
-    return action
-
-
-#: Actions that every consumer with actions has, unless it has one of the same name itself.
-BUILTINS: Mapping[str, Action] = {"cancel": _builtin("cancel", _cancel)}
+def _mentions_cancel(frame: str | bytes) -> bool:
+    return "cancel" in frame if isinstance(frame, str) else b"cancel" in frame

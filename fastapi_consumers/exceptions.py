@@ -22,7 +22,6 @@
         ├── Throttled                    "throttled"            4429
         ├── GroupFull                    "group_full"           1013
         ├── TooManyGroups                "too_many_groups"      1008
-        ├── Overloaded                   "overloaded"           1013
         ├── BrokerUnavailable            "broker_unavailable"   1013
         ├── HTTPError                    "http_error"           1008
         └── InternalError                "internal_error"       1011
@@ -31,6 +30,7 @@ Every ``ConsumerError`` has a stable machine ``code`` that clients may branch on
 close code used when it is raised with ``close=True``. Without it the socket stays open.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -90,13 +90,15 @@ class ConsumerError(Exception):
         close: close the socket after the error has been sent.
         close_code: close code to use with ``close=True``; the class's own by default.
         details: a list or dict that is sent along with the error.
+
+    A subclass with a ``default_code`` of its own takes the message first: ``SoldOut("There are none left.")``.
     """
 
     default_code: ClassVar[str] = "consumer_error"
     default_message: ClassVar[str] = "The request failed."
     default_close_code: ClassVar[int] = CloseCode.POLICY_VIOLATION
     #: The HTTP status that a refused handshake, or an HTTP endpoint that lets the error pass, answers with.
-    http_status: ClassVar[int] = 400
+    http_status: int = 400
 
     def __init__(
         self,
@@ -107,6 +109,8 @@ class ConsumerError(Exception):
         close_code: int | None = None,
         details: Any = None,
     ) -> None:
+        if code is not None and message is None and self.default_code != ConsumerError.default_code:
+            code, message = None, code
         self.code = code if code is not None else self.default_code
         self.message = message if message is not None else self.default_message
         self.close = close or close_code is not None
@@ -277,15 +281,6 @@ class TooManyGroups(_CodedError):
     default_message = "This connection is in too many groups."
 
 
-class Overloaded(_CodedError):
-    """The connection, or the server, has more work waiting than it may have."""
-
-    default_code = "overloaded"
-    default_message = "Too much work is waiting."
-    default_close_code = CloseCode.TRY_AGAIN_LATER
-    http_status = 503
-
-
 class BrokerUnavailable(_CodedError):
     """The broker between the processes does not answer: the message was not published."""
 
@@ -301,9 +296,18 @@ class HTTPError(_CodedError):
     default_code = "http_error"
     default_message = "The request failed."
 
-    def __init__(self, status: int, message: str | None = None, *, close: bool = False, details: Any = None) -> None:
-        super().__init__(message, close=close, details=details)
-        self.status = status
+    def __init__(
+        self,
+        status: int,
+        message: str | None = None,
+        *,
+        code: str | None = None,
+        close: bool = False,
+        close_code: int | None = None,
+        details: Any = None,
+    ) -> None:
+        super().__init__(message, code=code, close=close, close_code=close_code, details=details)
+        self.status = self.http_status = status
 
     def body(self) -> dict[str, Any]:
         return {**super().body(), "status": self.status}
@@ -339,7 +343,8 @@ def _seconds(headers: Mapping[str, str] | None) -> float | None:
     for name, value in (headers or {}).items():
         if name.lower() == "retry-after":
             try:
-                return max(0.0, float(value))
-            except ValueError:
+                seconds = float(value)
+            except ValueError:  # It may be a date too.
                 return None
+            return max(0.0, seconds) if math.isfinite(seconds) else None
     return None

@@ -9,6 +9,9 @@ from .exceptions import InvalidGroup
 
 #: Longest name of a group, in characters.
 MAX_GROUP_NAME = 255
+#: What an encoded value is made of. Where it stands between two parameters, nobody can say where the first one ends.
+_ENCODED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_%")
+
 #: Longest value from a path that goes into a group's name, in characters once it is percent-encoded.
 MAX_GROUP_VALUE = 128
 
@@ -50,14 +53,21 @@ class GroupTemplate(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "GroupTemplate":
-        """Raises ``ValueError`` for what is not a template of plain names."""
+        """Raises ``ValueError`` for what is not a template of plain names, each apart from the next."""
         pieces: list[tuple[str, str | None]] = []
         for literal, field, spec, conversion in Formatter().parse(text):
             if field is not None and (not field.isidentifier() or spec or conversion):
                 raise ValueError(f"{{{field}}} is not the plain name of a path parameter")
+            if pieces and pieces[-1][1] is not None and field is not None and _ENCODED.issuperset(literal):
+                raise ValueError(
+                    f"nothing tells where {{{pieces[-1][1]}}} ends and {{{field}}} begins: separate them by a dot"
+                )
             pieces.append((literal, field))
         if not pieces:
             raise ValueError("the template is empty")
+        literals = "".join(literal for literal, _ in pieces)
+        if len(literals) > MAX_GROUP_NAME or not literals.isprintable():
+            raise ValueError(f"a group's name has at most {MAX_GROUP_NAME} characters, all of them printable")
         return cls(text, tuple(pieces))
 
     @property

@@ -30,7 +30,7 @@ GROUP, USER, PROCESS = "group:", "user:", "process:"
 class Member:
     """One consumer as the hub sees it: where its frames go and how they are made."""
 
-    __slots__ = ("channel", "close", "framer", "max_topics", "push", "receive", "topics")
+    __slots__ = ("channel", "close", "framer", "has_left", "max_topics", "push", "receive", "topics")
 
     def __init__(
         self,
@@ -44,6 +44,8 @@ class Member:
         #: What it is a member of, so that it can leave all of it; the hub keeps this.
         self.topics: set[str] = set()
         self.max_topics = max_topics
+        #: Whether it has left for good, so that nothing late makes it a member again.
+        self.has_left = False
         #: Known once the subprotocol has been chosen; until then, and for raw consumers, events are not framed.
         self.framer: Framer | None = None
         self.push = push
@@ -54,7 +56,7 @@ class Member:
 class _Topic:
     """The members of one topic in this process."""
 
-    __slots__ = ("_snapshot", "lock", "members", "order", "subscribed")
+    __slots__ = ("_snapshot", "fanning_out", "lock", "members", "order", "subscribed")
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
@@ -63,6 +65,8 @@ class _Topic:
         self.lock = asyncio.Lock()
         #: Held while a fan-out that lets others run in between is under way, so that no later one overtakes it.
         self.order: asyncio.Lock | None = None
+        #: How many hold it or wait for it. Whether it is locked says less: it is not while it is passed on.
+        self.fanning_out = 0
         self._snapshot: tuple[Member, ...] | None = None
 
     def add(self, member: Member) -> None:
@@ -122,11 +126,12 @@ class Hub:
     async def join(self, topic: str, member: Member, limit: int | None = None) -> bool:
         """Add the member; ``False`` if it was there already. When this returns, it receives what is published.
 
-        Raises ``GroupFull`` if the topic has ``limit`` members, ``TooManyGroups`` if the member is in too many, and
-        what the transport raises; then it is not a member.
+        Nothing happens, and the answer is ``False``, after ``leave_all``. Raises ``GroupFull`` if the topic has
+        ``limit`` members, ``TooManyGroups`` if the member is in too many, and what the transport raises; then it is
+        not a member.
         """
         found = self._topics.get(topic)
-        if found is not None and member.channel in found.members:
+        if member.has_left or (found is not None and member.channel in found.members):
             return False
         if len(member.topics) >= member.max_topics:
             raise TooManyGroups
@@ -145,38 +150,64 @@ class Hub:
             except BaseException:
                 found.remove(member)
                 member.topics.discard(topic)
-                if not found.members and not found.subscribed and self._topics.get(topic) is found:
-                    del self._topics[topic]
+                self._forget(topic, found)
                 raise
+            if member.channel not in found.members:
+                # It left while it was joining, and whoever took it out may have been cancelled.
+                await self._unsubscribe(topic, found)
         return True
 
     async def leave(self, topic: str, member: Member) -> bool:
         """Remove the member; ``False`` if it was not there. The last one to leave ends the subscription."""
-        found = self._topics.get(topic)
-        member.topics.discard(topic)
-        if found is None or not found.remove(member):
+        found = self._remove(topic, member)
+        if found is None:
             return False
-        if not found.members:
-            async with found.lock:
-                # Somebody may have joined while the lock was awaited; members are added before they wait for it.
-                if not found.members and self._topics.get(topic) is found:
-                    try:
-                        if found.subscribed:
-                            await self.transport.unsubscribe(topic)
-                    finally:
-                        found.subscribed = False
-                        if not found.members:
-                            del self._topics[topic]
+        await self._unsubscribe(topic, found)
         return True
 
     async def leave_all(self, member: Member) -> None:
-        """Remove the member from everything and forget its channel. Goes on when the transport fails."""
+        """Remove the member from everything, for good, and forget its channel.
+
+        It is out of all topics before anything is waited for. Goes on when the transport fails, and when it is
+        cancelled.
+        """
         self._channels.pop(member.channel, None)
-        for topic in tuple(member.topics):
+        member.has_left = True
+        left = [(topic, self._remove(topic, member)) for topic in tuple(member.topics)]
+        cancelled: asyncio.CancelledError | None = None
+        for topic, found in left:
             try:
-                await self.leave(topic, member)
+                if found is not None:
+                    await self._unsubscribe(topic, found)
+            except asyncio.CancelledError as error:
+                cancelled = error
             except Exception:
                 logger.exception("could not unsubscribe from %r", topic)
+        if cancelled is not None:
+            raise cancelled
+
+    def _remove(self, topic: str, member: Member) -> _Topic | None:
+        found = self._topics.get(topic)
+        member.topics.discard(topic)
+        return found if found is not None and found.remove(member) else None
+
+    async def _unsubscribe(self, topic: str, found: _Topic) -> None:
+        """End the topic's subscription if nobody is left."""
+        if found.members:
+            return
+        try:
+            async with found.lock:
+                # Somebody may have joined while the lock was awaited: members are added before they wait for it.
+                if not found.members and found.subscribed:
+                    # Said before it is done: who joins meanwhile has to wait for the lock and subscribe again.
+                    found.subscribed = False
+                    await self.transport.unsubscribe(topic)
+        finally:
+            self._forget(topic, found)
+
+    def _forget(self, topic: str, found: _Topic) -> None:
+        if not found.members and not found.subscribed and self._topics.get(topic) is found:
+            del self._topics[topic]
 
     async def publish(self, topic: str, packet: Packet) -> None:
         """Hand the packet to all processes. Raises ``BrokerUnavailable`` if that is not possible."""
@@ -191,38 +222,53 @@ class Hub:
     async def _deliver(self, topic: str, data: bytes) -> None:
         try:
             packet = decode_packet(data)
+            if packet.only is not None:
+                member = self._channels.get(packet.only)
+                if member is not None:
+                    self._hand_over((member,), packet, {}, None)
+                return
+            found = self._topics.get(topic)
+            if found is None:
+                return
+            group = topic[len(GROUP) :] if topic.startswith(GROUP) else None
+            members = found.snapshot()
+            if len(members) <= FAN_OUT_CHUNK and not found.fanning_out:
+                self._hand_over(members, packet, {}, group)
+            else:
+                await self._fan_out(found, packet, group)
         except BadPacket as error:
             self.bad_packets += 1
             logger.warning("dropped a packet for %r: %s", topic, error)
-            return
-        if packet.only is not None:
-            member = self._channels.get(packet.only)
-            if member is not None:
-                self._hand_over((member,), packet, {}, None)
-            return
-        found = self._topics.get(topic)
-        if found is None:
-            return
-        group = topic[len(GROUP) :] if topic.startswith(GROUP) else None
-        members = found.snapshot()
-        if len(members) <= FAN_OUT_CHUNK and (found.order is None or not found.order.locked()):
-            self._hand_over(members, packet, {}, group)
-            return
+
+    async def _fan_out(self, found: _Topic, packet: Packet, group: str | None) -> None:
+        """Serve many members, chunk by chunk, after those fan-outs that began before."""
         if found.order is None:
             found.order = asyncio.Lock()
-        async with found.order:
-            members, frames = found.snapshot(), dict[Any, Frame | None]()
-            for start in range(0, len(members), FAN_OUT_CHUNK):
-                if start:
-                    await asyncio.sleep(0)
-                chunk = members[start : start + FAN_OUT_CHUNK]
-                if found.snapshot() is not members:  # Somebody left meanwhile: nothing more for them.
-                    chunk = tuple(member for member in chunk if found.members.get(member.channel) is member)
-                self._hand_over(chunk, packet, frames, group)
+        cancelled: asyncio.CancelledError | None = None
+        found.fanning_out += 1
+        try:
+            async with found.order:
+                members, frames = found.snapshot(), dict[Any, Frame | None]()
+                for start in range(0, len(members), FAN_OUT_CHUNK):
+                    if start and cancelled is None:
+                        try:
+                            await asyncio.sleep(0)
+                        except asyncio.CancelledError as error:
+                            # The publisher is stopped. What some members have, the others get too.
+                            cancelled = error
+                    chunk = members[start : start + FAN_OUT_CHUNK]
+                    if found.snapshot() is not members:  # Somebody left meanwhile: nothing more for them.
+                        chunk = tuple(member for member in chunk if found.members.get(member.channel) is member)
+                    self._hand_over(chunk, packet, frames, group)
+        finally:
+            found.fanning_out -= 1
+        if cancelled is not None:
+            raise cancelled
 
     def _hand_over(
         self, members: Iterable[Member], packet: Packet, frames: dict[Any, Frame | None], group: str | None
     ) -> None:
+        """Raises ``BadPacket`` for a packet whose data is not of its kind."""
         if packet.exclude is not None:
             members = [member for member in members if member.channel != packet.exclude]
         if packet.kind == "event":
@@ -230,13 +276,13 @@ class Hub:
         elif packet.kind == "message":
             for member in members:
                 # Decoded for each: a consumer may change what it is given.
-                member.receive(from_json(packet.data))
+                member.receive(_message_of(packet))
         elif packet.kind == "close":
-            code, reason = from_json(packet.data)
+            code, reason = _close_of(packet)
             for member in tuple(members):
                 member.close(code, reason)
         else:
-            frame = text_frame(packet.data.decode()) if packet.kind == "text" else bytes_frame(packet.data)
+            frame = _frame_of(packet)
             for member in members:
                 member.push(frame)
 
@@ -260,3 +306,31 @@ class Hub:
         except Exception:
             logger.exception("the event %r could not be encoded; members with this encoding miss it", event.event)
             return None
+
+
+def _message_of(packet: Packet) -> dict[str, Any]:
+    message = _json_of(packet)
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise BadPacket("a message without a type")
+    return message
+
+
+def _close_of(packet: Packet) -> tuple[int, str]:
+    match _json_of(packet):
+        case [int(code), str(reason)]:
+            return code, reason
+    raise BadPacket("a close without code and reason")
+
+
+def _json_of(packet: Packet) -> Any:
+    try:
+        return from_json(packet.data)
+    except ValueError:
+        raise BadPacket(f"the data of a {packet.kind} is not JSON") from None
+
+
+def _frame_of(packet: Packet) -> Frame:
+    try:
+        return text_frame(packet.data.decode()) if packet.kind == "text" else bytes_frame(packet.data)
+    except UnicodeDecodeError:
+        raise BadPacket("a text that is not UTF-8") from None

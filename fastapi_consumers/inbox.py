@@ -8,7 +8,8 @@ an action is still running after a moment, a pump takes over and receives into a
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from .types import CloseCode, Message, Receive
 
@@ -73,9 +74,11 @@ class Inbox:
         max_size: bytes that one frame may have; ``get`` raises ``TooBig`` for a larger one.
         max_messages: frames that may wait; a full inbox stops receiving, so that TCP slows the client down.
         timeout: seconds that it may stay full before ``on_stuck`` is called.
-        peek: sees each frame while an action runs; ``True`` means that it was dealt with and is not queued.
+        peek: sees each frame while an action runs, and says what is queued: the frame, what it read in it, or nothing
+            (``None``) if it has dealt with it.
         on_gone: called with the close code when the client goes while an action runs.
-        on_stuck: called with the close code when the inbox stayed full, or a frame that came meanwhile is too big.
+        on_stuck: called with the close code when no more can be received: the inbox stayed full, a frame that came
+            meanwhile is too big, or receiving failed.
     """
 
     __slots__ = (
@@ -103,7 +106,7 @@ class Inbox:
         max_size: int,
         max_messages: int,
         timeout: float,
-        peek: Callable[[str | bytes], bool],
+        peek: Callable[[str | bytes], Any],
         on_gone: Callable[[int], None],
         on_stuck: Callable[[int], None],
     ) -> None:
@@ -115,7 +118,7 @@ class Inbox:
         self._peek = peek
         self._on_gone = on_gone
         self._on_stuck = on_stuck
-        self._queue: deque[str | bytes] | None = None
+        self._queue: deque[Any] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Event | None = None
@@ -128,6 +131,10 @@ class Inbox:
         """Frames that wait."""
         return len(self._queue) if self._queue else 0
 
+    def queued(self) -> Iterable[Any]:
+        """What waits, as ``peek`` returned it."""
+        return self._queue or ()
+
     @property
     def is_pumping(self) -> bool:
         return self._pump is not None
@@ -137,8 +144,10 @@ class Inbox:
         """The close code, once the client has gone."""
         return self._gone
 
-    async def get(self) -> str | bytes:
-        """The next frame. Raises ``Disconnected``. Only one task may wait here."""
+    async def get(self) -> Any:
+        """The next frame, or what ``peek`` made of it. Raises ``Disconnected`` and ``TooBig``. For one task only."""
+        if self._pump is None and not self._queue and self._gone is None:
+            return self._take(await self._receive())
         while True:
             if self._queue:
                 frame = self._queue.popleft()
@@ -187,9 +196,11 @@ class Inbox:
     async def _run_pump(self) -> None:
         try:
             while True:
-                frame = self._take(await self._receive())
-                if self._waiter is None and self._peek(frame):
-                    continue
+                frame: Any = self._take(await self._receive())
+                if self._waiter is None:
+                    frame = self._peek(frame)
+                    if frame is None:
+                        continue
                 if self._queue is None:
                     self._queue = deque()
                 if len(self._queue) >= self._max_messages and not await self._wait_for_room(self._queue):
@@ -205,14 +216,13 @@ class Inbox:
         except TooBig:
             self._on_stuck(CloseCode.MESSAGE_TOO_BIG)
         except Exception:
-            logger.exception("the server's receive() failed; the connection is taken for lost")
-            self._gone = CloseCode.ABNORMAL
-            self._on_gone(CloseCode.ABNORMAL)
+            logger.exception("receiving while an action runs failed")
+            self._on_stuck(CloseCode.INTERNAL_ERROR)
         finally:
             self._pump = None
             self._wake()
 
-    async def _wait_for_room(self, queue: deque[str | bytes]) -> bool:
+    async def _wait_for_room(self, queue: deque[Any]) -> bool:
         self._room = asyncio.Event()
         try:
             async with asyncio.timeout(self._timeout):

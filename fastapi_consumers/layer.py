@@ -1,6 +1,6 @@
 """The channel layer: the API of Django Channels, in dicts, as a thin face of the hub."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from .codecs import encode_json
@@ -16,29 +16,32 @@ class ChannelLayer:
     no other. Messages are JSON: dates and the like arrive as text.
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, ready_hub: Callable[[], Awaitable[Hub]]) -> None:
+        #: The hub, opened if nobody has yet.
+        self._ready_hub = ready_hub
 
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel of this process to a group. Raises ``InvalidGroup``, and ``ValueError`` for no such channel."""
-        member = self._hub.find(channel)
+        hub = await self._ready_hub()
+        member = hub.find(channel)
         if member is None:
             raise ValueError(f"There is no channel {channel!r} in this process; only its own process can add it.")
-        await self._hub.join(GROUP + check_group(group), member)
+        await hub.join(GROUP + check_group(group), member)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Take a channel of this process out of a group; nothing happens if it is in neither."""
-        member = self._hub.find(channel)
+        hub = await self._ready_hub()
+        member = hub.find(channel)
         if member is not None:
-            await self._hub.leave(GROUP + check_group(group), member)
+            await hub.leave(GROUP + check_group(group), member)
 
     async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
         """Call the event method for ``message["type"]`` in every member. Raises ``ValueError`` without a type."""
-        await self._hub.publish(GROUP + check_group(group), _packet(message))
+        await (await self._ready_hub()).publish(GROUP + check_group(group), _packet(message))
 
     async def send(self, channel: str, message: Mapping[str, Any]) -> None:
         """The same for one channel, wherever it is."""
-        await self._hub.send(channel, _packet(message))
+        await (await self._ready_hub()).send(channel, _packet(message))
 
 
 def _packet(message: Mapping[str, Any]) -> Packet:

@@ -1,5 +1,6 @@
 """The decorators ``@action`` and ``@event``: they only mark a function, the metaclass reads the mark."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -90,7 +91,8 @@ def make_mark(
         mistakes.append(f"the name {name!r}, where text of 1 to 128 characters is expected")
         name = None
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if seconds is not None and (not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds <= 0):
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and seconds > 0 and math.isfinite(seconds)):
         mistakes.append(f"timeout={timeout!r}, where a number of seconds above 0 or a timedelta is expected")
         seconds = None
     lists: list[tuple[Any, ...]] = []
@@ -99,6 +101,9 @@ def make_mark(
             mistakes.append(f"{option}={value!r}, where a list is expected")
             value = ()
         lists.append(tuple(value))
+    for option, flag in (("concurrent", concurrent), ("deprecated", deprecated), ("enabled", enabled)):
+        if not isinstance(cast(object, flag), bool):
+            mistakes.append(f"{option}={flag!r}, where True or False is expected")
     return ActionMark(
         name=name,
         permission_classes=lists[0],
@@ -138,7 +143,7 @@ def _mark(function: Any, attribute: str, value: Any, decorator: str) -> Any:
         inner = function.fget if isinstance(function, property) else function.__func__
         setattr(inner, attribute, value)
         return function
-    if not callable(function) or not hasattr(function, "__dict__"):
+    if not callable(function) or isinstance(function, type) or not hasattr(function, "__dict__"):
         raise TypeError(f"{decorator} marks a function; found {function!r}")
     setattr(function, attribute, value)
     return function

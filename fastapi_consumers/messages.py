@@ -67,9 +67,14 @@ class Frame(NamedTuple):
     size: int
 
 
-def text_frame(text: str, size: int | None = None) -> Frame:
-    """A text frame; ``size`` is the length in UTF-8 where the caller knows it."""
-    return Frame({"type": "websocket.send", "text": text}, len(text.encode()) if size is None else size)
+def text_frame(text: str) -> Frame:
+    """A text frame."""
+    # Whether it is ASCII is known without a look at it, and then it need not be encoded to be measured.
+    return Frame({"type": "websocket.send", "text": text}, len(text) if text.isascii() else _size(text))
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def bytes_frame(data: bytes) -> Frame:

@@ -1,8 +1,10 @@
 """What a class of consumers declares, gathered once: ``ConsumerOptions``, found on every class as ``_meta``."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +24,10 @@ EventHandler = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of one connection. Each is an attribute of a consumer class and an argument of ``add_consumers``."""
+    """The bounds of one connection. Each is an attribute of a consumer class and an argument of ``add_consumers``.
+
+    Durations may be given as ``timedelta``; they are kept in seconds.
+    """
 
     #: Largest message from a client, in bytes; a larger one closes with 1009.
     max_message_size: int = 64 * 1024
@@ -43,6 +48,12 @@ class Limits:
     #: Connections per group; ``None`` for no limit.
     max_connections: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in LIMIT_NAMES:
+            value = getattr(self, name)
+            if isinstance(value, timedelta):
+                object.__setattr__(self, name, value.total_seconds())
+
 
 LIMIT_NAMES = tuple(limit.name for limit in dataclasses.fields(Limits))
 
@@ -50,8 +61,9 @@ LIMIT_NAMES = tuple(limit.name for limit in dataclasses.fields(Limits))
 def limit_mistake(name: str, value: Any) -> str | None:
     """What a value for this limit should have been, or ``None`` if it is valid."""
     if name.endswith("_timeout"):
-        valid = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-        return None if valid else "a number of seconds above 0"
+        seconds = value.total_seconds() if isinstance(value, timedelta) else value
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        return None if is_number and seconds > 0 and math.isfinite(seconds) else "seconds above 0, or a timedelta"
     if name == "max_connections" and value is None:
         return None
     valid = isinstance(value, int) and not isinstance(value, bool) and value > 0
@@ -116,7 +128,12 @@ class ConsumerOptions:
         ):
             if serializer is not None:
                 lines += _rows(label, [serializer.__name__])
+        if self.exception_handlers:
+            lines += _rows("exception handlers", [kind.__name__ for kind in self.exception_handlers])
+        if self.allowed_origins is not None:
+            lines += _rows("allowed origins", list(self.allowed_origins) or ["none"])
         lines += _rows("limits", [f"{name} = {value!r}" for name, value in self.limits.items()])
+        lines += _rows("unresolved", [f"{where}: {message}" for where, message in self.unresolved])
         return "\n".join(lines)
 
     def _action_line(self, action: Action) -> str:

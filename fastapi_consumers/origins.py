@@ -1,19 +1,22 @@
 """Which web pages may open a socket: browsers send cookies with cross-site handshakes, and CORS does not apply."""
 
-from fnmatch import fnmatchcase
+import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_PORTS = {"http": 80, "https": 443}
 
 
 def is_allowed_origin(headers: Headers, scheme: str, allowed: tuple[str, ...] | None) -> bool:
     """Whether the handshake's ``Origin`` may connect.
 
     Args:
-        scheme: the socket's, ``ws`` or ``wss``.
-        allowed: origins such as ``https://example.com``, with ``*`` as a wildcard; ``None`` for the same host.
+        scheme: the socket's, ``ws`` or ``wss``. A socket that is known to be secure takes no insecure pages of its own
+            host; one that is not may have a proxy before it that is, and takes both.
+        allowed: origins such as ``https://example.com``, or hosts for any scheme. ``*`` stands for any part of a host
+            or for any port, and by itself for all origins. ``None`` for the same host and port.
 
     A handshake without ``Origin`` comes from no browser, and passes.
     """
@@ -22,13 +25,21 @@ def is_allowed_origin(headers: Headers, scheme: str, allowed: tuple[str, ...] | 
         return True
     origin = origin.lower()
     if allowed is not None:
-        return any(fnmatchcase(origin, pattern.lower()) for pattern in allowed)
+        return any(_pattern(pattern).fullmatch(origin) is not None for pattern in allowed)
     try:
         page, here = urlsplit(origin), urlsplit(f"//{headers.get('host', '').lower()}")
-        default = _PORTS.get(scheme)
-        return bool(page.hostname) and (page.hostname, page.port or _PORTS.get(page.scheme)) == (
-            here.hostname,
-            here.port or default,
-        )
+        port = page.port or _PORTS.get(page.scheme)
+        ports = {here.port} if here.port is not None else {443} if scheme == "wss" else {80, 443}
+        return bool(page.hostname) and page.hostname == here.hostname and port in ports
     except ValueError:  # A port that is no number.
         return False
+
+
+@lru_cache(maxsize=256)
+def _pattern(text: str) -> re.Pattern[str]:
+    if text == "*":
+        return re.compile(".*", re.DOTALL)
+    scheme = "" if "://" in text or text == "null" else r"[a-z][a-z0-9+.-]*://"
+    # A wildcard crosses dots, so that it covers the subdomains of subdomains, but nothing else that an origin has.
+    pieces = text.lower().rstrip("/").split("*")
+    return re.compile(scheme + r"[^/:@\s]*".join(map(re.escape, pieces)))

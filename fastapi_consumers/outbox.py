@@ -7,10 +7,11 @@ what has piled up and ends. So a healthy connection costs no task, no queue and 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .messages import Frame
+from .stepping import Resumed
 from .types import Send
 
 
@@ -22,9 +23,10 @@ class Outbox:
         max_messages, max_bytes: what may wait; more calls ``on_overflow``.
         write_timeout: seconds that one message may take to be written once the server has begun to wait.
         on_overflow: called once, without arguments, when the bound or the time is exceeded.
-        on_lost: called once with the exception when the server says that the peer has gone.
+        on_lost: called once with the exception when the server refuses to send, as it does when the peer has gone.
 
-    Frames leave in the order in which they were pushed. After ``abort`` or a lost peer everything is dropped.
+    Frames leave in the order in which they were pushed. After ``abort``, an overflow or a lost peer everything is
+    dropped. ``sent``, ``dropped``, ``waiting`` and the one that is being written add up to what was pushed.
     """
 
     __slots__ = (
@@ -36,10 +38,13 @@ class Outbox:
         "_on_lost",
         "_on_overflow",
         "_queue",
+        "_sealed",
         "_send",
         "_task",
+        "_waiters",
         "_write_timeout",
         "dropped",
+        "is_idle",
         "sent",
     )
 
@@ -62,8 +67,13 @@ class Outbox:
         self._queue: deque[Frame] | None = None
         self._bytes = 0
         self._task: asyncio.Task[None] | None = None
+        #: Who waits for which message, counted from the first, in that order.
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] | None = None
         self._held = True
+        self._sealed = False
         self._dead = False
+        #: Whether a frame would go straight to the server: open, nothing waits, nothing is being written.
+        self.is_idle = False
         #: Messages handed to the server, and messages dropped because the socket was gone.
         self.sent = 0
         self.dropped = 0
@@ -74,11 +84,6 @@ class Outbox:
         return len(self._queue) if self._queue else 0
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits and nothing is being written."""
-        return self._task is None and not self._queue
-
-    @property
     def is_dead(self) -> bool:
         return self._dead
 
@@ -86,36 +91,40 @@ class Outbox:
         """Begin to send. Until the socket is accepted everything is held back, in order."""
         if self._held and not self._dead:
             self._held = False
+            self.is_idle = not self._sealed
             queue, self._queue, self._bytes = self._queue, None, 0
             for frame in queue or ():
                 self.push(frame)
 
     def push(self, frame: Frame) -> None:
         """Send ``frame`` now if the server takes it at once, else queue it. Never waits, never raises."""
-        if self._task is not None or self._held or self._dead:
+        if not self.is_idle:
             self._enqueue(frame)
             return
-        coroutine: Any = self._send(frame.message)
-        if not hasattr(coroutine, "send"):  # An awaitable that is no coroutine, as some servers return.
-            coroutine = coroutine.__await__()
         try:
+            coroutine: Any = self._send(frame.message)
+            if not hasattr(coroutine, "send"):  # An awaitable that is no coroutine, as some servers return.
+                coroutine = _awaited(coroutine)
             waited_for = coroutine.send(None)
         except StopIteration:
             self.sent += 1
         except BaseException as error:
+            self.dropped += 1
             self._lose(error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception | asyncio.CancelledError):
                 raise
         else:
-            self._task = asyncio.get_running_loop().create_task(self._write(_Resumed(coroutine, waited_for)))
+            self.is_idle = False
+            self._task = asyncio.get_running_loop().create_task(self._write(Resumed(coroutine, waited_for)))
 
     def _enqueue(self, frame: Frame) -> None:
-        if self._dead:
+        if self._dead or self._sealed:
             self.dropped += 1
             return
         if self._queue is None:
             self._queue = deque()
         if len(self._queue) >= self._max_messages or self._bytes + frame.size > self._max_bytes:
+            self.dropped += 1
             self._overflow()
             return
         self._queue.append(frame)
@@ -123,74 +132,82 @@ class Outbox:
 
     async def _write(self, current: Awaitable[None]) -> None:
         """Finish the send that waits, then write what was queued meanwhile."""
+        limit = asyncio.timeout(self._write_timeout)
         try:
             while True:
-                async with asyncio.timeout(self._write_timeout):
+                async with limit:
                     await current
                 self.sent += 1
+                if self._waiters:
+                    self._wake(self.sent)
                 if not self._queue:
-                    return
+                    break
                 frame = self._queue.popleft()
                 self._bytes -= frame.size
                 current = self._send(frame.message)
-        except TimeoutError:
-            self._overflow()
+                limit = asyncio.timeout(self._write_timeout)
+        except TimeoutError as error:
+            if limit.expired():
+                self._overflow()
+            else:
+                self._lose(error)
         except Exception as error:
             self._lose(error)
-        finally:
-            self._task = None
-            self._queue = self._queue or None
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        else:
+            self._task = self._queue = None
+            self.is_idle = not self._sealed
 
     async def flush(self) -> None:
-        """Wait until all that was pushed before has been handed to the server, or will never be."""
-        task = self._task
-        if task is not None:
-            # Shielded: who waits here may be cancelled, what is being written may not.
-            await asyncio.wait([task])
+        """Wait until all that was pushed before has been handed to the server, or will never be.
+
+        Where nothing can be sent any more others get a turn, so that who sends in a loop does not keep them from
+        stopping it.
+        """
+        if self._task is not None:
+            if self._waiters is None:
+                self._waiters = deque()
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((self.sent + self.waiting + 1, done))
+            await done
+        elif self._dead or self._sealed:
+            await asyncio.sleep(0)
+
+    def _wake(self, sent: int | None = None) -> None:
+        """Wake those who wait for one of the first ``sent`` messages, or all."""
+        while self._waiters and (sent is None or self._waiters[0][0] <= sent):
+            _, done = self._waiters.popleft()
+            if not done.done():
+                done.set_result(None)
+
+    def seal(self) -> None:
+        """Take no more. What waits is still written."""
+        self._sealed = True
+        self.is_idle = False
 
     def abort(self) -> None:
-        """Drop what waits, and stop writing."""
+        """Drop what waits and what is being written, and take no more."""
         self._dead = True
-        if self._queue:
-            self.dropped += len(self._queue)
+        self.is_idle = False
+        self.dropped += self.waiting
         self._queue, self._bytes = None, 0
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            self.dropped += 1
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._wake()
 
     def _overflow(self) -> None:
-        if not self._dead:
-            self.dropped += 1
-            self.abort()
-            self._on_overflow()
+        self.abort()
+        self._on_overflow()
 
     def _lose(self, error: BaseException) -> None:
-        if not self._dead:
-            self.dropped += 1
-            self.abort()
-            self._on_lost(error)
+        self.abort()
+        self._on_lost(error)
 
 
-class _Resumed:
-    """A coroutine that was stepped once by hand, to be awaited by a task from where it waits."""
-
-    __slots__ = ("_coroutine", "_waited_for")
-
-    def __init__(self, coroutine: Any, waited_for: Any) -> None:
-        self._coroutine: Coroutine[Any, Any, None] = coroutine
-        self._waited_for = waited_for
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        waited_for = self._waited_for
-        while True:
-            try:
-                value = yield waited_for
-            except BaseException as error:
-                try:
-                    waited_for = self._coroutine.throw(error)
-                except StopIteration:
-                    return
-            else:
-                try:
-                    waited_for = self._coroutine.send(value)
-                except StopIteration:
-                    return
+async def _awaited(awaitable: Awaitable[None]) -> None:
+    await awaitable

@@ -44,9 +44,12 @@ def decode_packet(data: bytes) -> Packet:
         raise BadPacket(f"expected a packet of version {VERSION.decode()}; found one that begins with {data[:8]!r}")
     header, separator, payload = data[1:].partition(b"\n")
     try:
-        kind, name, exclude, only = from_json(header)
-    except (ValueError, TypeError):
-        kind = name = exclude = only = None
-    if not separator or kind not in KINDS or not isinstance(name, str):
-        raise BadPacket(f"the packet's header is damaged: {header[:64]!r}")
-    return Packet(kind, payload, name, exclude, only)
+        fields = from_json(header)
+    except ValueError:
+        fields = None
+    if separator and isinstance(fields, list) and len(fields) == 4:
+        kind, name, exclude, only = fields
+        texts = isinstance(kind, str) and isinstance(name, str)
+        if texts and kind in KINDS and isinstance(exclude, str | None) and isinstance(only, str | None):
+            return Packet(kind, payload, name, exclude, only)
+    raise BadPacket(f"the packet's header is damaged: {header[:64]!r}")

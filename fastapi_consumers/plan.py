@@ -1,7 +1,6 @@
 """A consumer class in one application: every policy, limit and encoding decided, so that no message has to ask."""
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from .actions import Action
 from .authentication import BaseAuthentication
 from .codecs import encode_json, encode_msgpack, msgpack_available
 from .messages import Frame, bytes_frame, text_frame
+from .metaclass import resolve
 from .options import ConsumerOptions, ExceptionHandler, Limits
 from .permissions import BasePermission
 from .protocols import (
@@ -23,6 +23,7 @@ from .protocols import (
     NativeReader,
     Reader,
 )
+from .stepping import Waits, run_now
 from .throttling import BaseThrottle
 
 
@@ -55,7 +56,7 @@ class Plan:
     """Made once per class and application; remade if something is registered on the class later."""
 
     def __init__(self, cls: type[Any], defaults: Defaults, builtins: Mapping[str, Action]) -> None:
-        options: ConsumerOptions = cls.resolve()
+        options: ConsumerOptions = resolve(cls)
         self.cls = cls
         self.options = options
         self.limits = dataclasses.replace(defaults.limits, **options.limits)
@@ -71,9 +72,16 @@ class Plan:
         self.actions = {
             name: self._plan_action(name, action) for name, action in {**builtins, **options.actions}.items()
         }
+        #: The actions that may be called straight away.
+        self.direct: dict[str | None, Action] = {
+            name: plan.action for name, plan in self.actions.items() if plan.direct
+        }
         #: Whether ``cancel`` is the framework's and not an action of the class's own.
         self.has_cancel = "cancel" in builtins and "cancel" not in options.actions
         self._table = {name: plan.action for name, plan in self.actions.items()}
+
+    #: Frames that cannot fail, for errors that the class's own encoding fails on.
+    fallback: Framer = JSON_FRAMER
 
     def _plan_action(self, name: str, action: Action) -> ActionPlan:
         permissions = (*self.permissions, *self.options.action_permissions.get(name, ()))
@@ -138,26 +146,16 @@ class Plan:
         return MSGPACK_FRAMER
 
     def _encode_own(self, content: Any) -> Frame:
-        encoded = run_now(self.cls.encode_json(content), f"{self.options.name}.encode_json()")
+        try:
+            encoded = run_now(self.cls.encode_json(content))
+        except Waits:
+            raise Waits(
+                f"{self.options.name}.encode_json() waited for something. It may be async, but has to finish at once: "
+                "it runs while a message is fanned out, and all other members would wait. Fetch what it needs before."
+            ) from None
         return bytes_frame(encoded) if isinstance(encoded, bytes) else text_frame(encoded)
 
 
 def _choose(own: tuple[Any, ...] | None, default: tuple[Any, ...]) -> tuple[Any, ...]:
     """A class's own list replaces the default, even if it is empty."""
     return default if own is None else own
-
-
-def run_now(result: Any, where: str) -> Any:
-    """The result of something that may be ``async`` but may not wait: it runs in the middle of a fan-out."""
-    if not inspect.isawaitable(result):
-        return result
-    iterator = result.__await__()
-    try:
-        next(iterator)
-    except StopIteration as stop:
-        return stop.value
-    iterator.close()
-    raise RuntimeError(
-        f"{where} waited for something. It may be async, but has to finish at once: it runs while a message is fanned "
-        "out, and all other members would wait for it. Fetch what it needs before."
-    )

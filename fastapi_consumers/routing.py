@@ -1,16 +1,18 @@
 """The routing table: which consumer answers which path."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter
+from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute, compile_path
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketState
 
 from .consumers import Consumer, ConsumerApp
-from .consumers.running import serve
+from .consumers.running import run
 from .dependencies import Dependencies
 from .exceptions import ImproperlyConfigured, Problem
+from .metaclass import resolve
 
 #: An endpoint's attribute that holds its ``ConsumerApp``. On the endpoint, because routers copy routes.
 CONSUMER_APP = "consumer_app"
@@ -35,7 +37,8 @@ def path(
     """A route for ``channel_routes``.
 
     Args:
-        path: as in Starlette, with parameters such as ``/chat/{room}`` or ``/item/{id:int}``.
+        path: as in Starlette, with parameters such as ``/chat/{room}`` or ``/item/{id:int}``. It may be empty on a
+            router that has a prefix.
         consumer: a consumer class, or what its ``as_asgi()`` returned.
         name: for ``url_path_for``; the class's name by default.
         dependencies: ``Depends(...)`` that are solved at connect, before those of the class.
@@ -58,14 +61,14 @@ def path(
             )
         )
         raise ImproperlyConfigured(f"The route {path!r}", problems)
-    problems += _check_class(path, app.consumer_class) + _check_path(path)
+    problems += _check_class(path, app.consumer_class) + _check_path(path) + _check_dependencies(path, dependencies)
     if problems:
         raise ImproperlyConfigured(f"The route {path!r}", problems)
     return ChannelRoute(path, app, name or app.consumer_class.__name__, tuple(dependencies))
 
 
 def _check_class(path: str, cls: type[Consumer]) -> list[Problem]:
-    options = cls.resolve()
+    options = resolve(cls)
     if options.abstract:
         return [
             Problem(
@@ -81,7 +84,7 @@ def _check_class(path: str, cls: type[Consumer]) -> list[Problem]:
 
 def _check_path(path: str) -> list[Problem]:
     try:
-        if not path.startswith("/"):
+        if path and not path.startswith("/"):
             raise ValueError("it does not begin with /")
         compile_path(path)
     except (ValueError, AssertionError) as error:
@@ -89,43 +92,84 @@ def _check_path(path: str) -> list[Problem]:
     return []
 
 
-def check_groups(route: ChannelRoute, full_path: str) -> list[Problem]:
+def _check_dependencies(path: str, dependencies: Sequence[Any]) -> list[Problem]:
+    try:
+        Dependencies.of_list(dependencies)
+    except Exception as error:  # FastAPI raises AssertionError, FastAPIError and more for a wrong one.
+        where = f"path({path!r}, …, dependencies=…)"
+        return [Problem("route-dependencies", where, repr(dependencies), "a list of Depends(...)", str(error))]
+    return []
+
+
+def check_groups(cls: type[Consumer], path: str, full_path: str) -> list[Problem]:
     """Group templates whose parameters the path does not have."""
+    if "get_groups" in resolve(cls).overridden:
+        return []  # What it does with them is its own business.
     known = set(compile_path(full_path)[2])
     return [
         Problem(
             "route-group-parameter",
-            f"path({route.path!r}, {route.consumer_class.__qualname__})",
+            f"path({path!r}, {cls.__qualname__})",
             f"the group template {template.text!r} with the parameter{'s' if len(unknown) > 1 else ''} "
             + ", ".join(sorted(unknown)),
             f"parameters of the path {full_path!r} ({', '.join(sorted(known)) or 'it has none'})",
             "mend the template or the path",
         )
-        for template in route.consumer_class.resolve().groups
+        for template in resolve(cls).groups
         if (unknown := template.parameters - known)
     ]
 
 
-def check_routes(channel_routes: Sequence[ChannelRoute], prefix: str | None) -> None:
-    """Raises ``ImproperlyConfigured`` with the mistakes of all routes; group templates need the prefix to be known."""
+def route_problems(channel_routes: Any, prefix: str | None) -> list[Problem]:
+    """The mistakes of all routes. Group templates can only be checked where the prefix is known."""
+    if isinstance(channel_routes, str | bytes | ChannelRoute) or not isinstance(channel_routes, Iterable):
+        return [
+            Problem(
+                "routes-type",
+                "channel_routes",
+                repr(channel_routes),
+                "a list of what path() returns",
+                "write [path('/…', Consumer)]",
+            )
+        ]
     problems: list[Problem] = []
+    taken: dict[str, ChannelRoute] = {}
     for route in channel_routes:
-        if not isinstance(cast(object, route), ChannelRoute):
+        if not isinstance(route, ChannelRoute):
             problems.append(
                 Problem(
                     "route-type", "channel_routes", repr(route), "what path() returns", "write path('/…', Consumer)"
                 )
             )
+            continue
+        if (other := taken.setdefault(route.path, route)) is not route:
+            problems.append(
+                Problem(
+                    "route-path-taken",
+                    f"path({route.path!r}, {route.consumer_class.__qualname__})",
+                    f"the path of {other.consumer_class.__qualname__}, which comes first",
+                    "one consumer for each path",
+                    "give one of them another path: the second would never be reached",
+                )
+            )
+        if prefix == route.path == "":
+            problems.append(
+                Problem(
+                    "route-path",
+                    f"path('', {route.consumer_class.__qualname__})",
+                    "an empty path",
+                    "a path such as /chat/{room}",
+                    "an empty one is only for a router with a prefix",
+                )
+            )
         elif prefix is not None:
-            problems += check_groups(route, prefix + route.path)
-    if problems:
-        raise ImproperlyConfigured("channel_routes", problems)
+            problems += check_groups(route.consumer_class, route.path, prefix + route.path)
+    return problems
 
 
 def app_route(route: ChannelRoute, app_dependencies: Sequence[Any]) -> WebSocketRoute:
     """A route straight to the consumer, for an application. The app's own dependencies are solved at connect."""
-    dependencies = [*app_dependencies, *route.dependencies]
-    endpoint = ConsumerApp(route.consumer_class, Dependencies.of_list(dependencies) if dependencies else None)
+    endpoint = ConsumerApp(route.consumer_class, _compiled([*app_dependencies, *route.dependencies]))
     setattr(endpoint, CONSUMER_APP, endpoint)
     return WebSocketRoute(route.path, endpoint, name=route.name)
 
@@ -133,19 +177,59 @@ def app_route(route: ChannelRoute, app_dependencies: Sequence[Any]) -> WebSocket
 def add_routes(router: APIRouter, channel_routes: Sequence[ChannelRoute]) -> None:
     """Put routes on an ``APIRouter``, under its prefix and dependencies.
 
-    The app that includes the router needs ``add_consumers``; otherwise its consumers run in memory.
+    The router's dependencies are FastAPI's to solve, before the consumer is made. The app that includes the router
+    needs ``add_consumers``; otherwise its consumers run in memory. Raises ``ImproperlyConfigured`` for wrong routes;
+    group templates are checked when the app starts, because parameters may come from the prefix of an including router.
     """
-    # The prefixes of including routers are not known yet, so that parameters may come from there.
-    check_routes(channel_routes, None)
+    problems = route_problems(channel_routes, None)
+    if problems:
+        raise ImproperlyConfigured("add_routes()", problems)
     for route in channel_routes:
-        router.add_api_websocket_route(
-            route.path, _endpoint(route.app), name=route.name, dependencies=list(route.dependencies)
-        )
+        endpoint = _endpoint(ConsumerApp(route.consumer_class, _compiled(route.dependencies)))
+        router.add_api_websocket_route(route.path, endpoint, name=route.name)
+
+
+def _compiled(dependencies: Sequence[Any]) -> Dependencies | None:
+    return Dependencies.of_list(dependencies) if dependencies else None
 
 
 def _endpoint(app: ConsumerApp) -> Callable[[WebSocket], Any]:
     async def endpoint(websocket: WebSocket) -> None:
-        await serve(app.consumer_class, websocket, None)
+        # A dependency of the router may have accepted the socket.
+        await run(
+            app.consumer_class,
+            websocket.scope,
+            websocket.receive,
+            websocket.send,
+            dependencies=app.dependencies,
+            connected=websocket.client_state is not WebSocketState.CONNECTING,
+            accepted=websocket.application_state is WebSocketState.CONNECTED,
+        )
 
     setattr(endpoint, CONSUMER_APP, app)
     return endpoint
+
+
+def check_included(app: Starlette) -> None:
+    """Check the group templates of all routes of an app, included routers too. Raises ``ImproperlyConfigured``."""
+    problems: list[Problem] = []
+    for full_path, endpoint in _endpoints(app.router.routes):
+        consumer_app = getattr(endpoint, CONSUMER_APP, None)
+        if isinstance(consumer_app, ConsumerApp):
+            problems += check_groups(consumer_app.consumer_class, full_path, full_path)
+    if problems:
+        raise ImproperlyConfigured("The application's routes", problems)
+
+
+def _endpoints(routes: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Path and endpoint of each route, those of included routers too."""
+    try:
+        from fastapi.routing import iter_route_contexts
+    except ImportError:  # FastAPI before it kept included routers: they are flattened.
+        found: Iterable[Any] = routes
+    else:
+        found = iter_route_contexts(routes)
+    for route in found:
+        path, endpoint = getattr(route, "path", None), getattr(route, "endpoint", None)
+        if isinstance(path, str) and endpoint is not None:
+            yield path, endpoint

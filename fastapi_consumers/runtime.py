@@ -9,8 +9,8 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from .actions import Action
+from .builtin_actions import BUILTINS
 from .codecs import encode_json
-from .dispatch import BUILTINS
 from .exceptions import ImproperlyConfigured, Problem
 from .groups import check_group
 from .hub import GROUP, USER, Hub
@@ -46,10 +46,11 @@ class Consumers:
         self.connections: set[Any] = set()
         self._transport = transport if transport is not None else MemoryTransport()
         self.hub = Hub(self._transport)
-        self.layer = ChannelLayer(self.hub)
+        self.layer = ChannelLayer(self._ready_hub)
         self._plans: dict[type[Any], Plan] = {}
+        #: The event loop that it is open in, and the one that it is being opened in with the task that does so.
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening: asyncio.Lock | None = None
+        self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -62,18 +63,52 @@ class Consumers:
             return not self._loop.is_closed()
 
     async def open(self) -> None:
-        """Open the transport. Called by the app's lifespan; at the first connection where nobody runs that."""
+        """Open the transport. Called by the app's lifespan; at first use where nobody runs that.
+
+        Raises what the transport raises, and then is not open; ``RuntimeError`` while it is open in another event loop
+        that runs, in another thread.
+        """
         if self.is_open:
             return
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop.is_running():
+            raise RuntimeError(
+                "The consumers of this app are open in another event loop, in another thread; the sockets there cannot "
+                "be reached from this one. With Starlette's TestClient use `with TestClient(app) as client`, so that "
+                "all of its requests share one loop."
+            )
+        if self._opening is None or self._opening[0] is not loop:
+            self._opening = loop, loop.create_task(self._open(loop))
+        # Shielded: others may wait for the same, and opening half of it would help nobody.
+        await asyncio.shield(self._opening[1])
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:
-            # Opened at first use in an event loop that is gone, as in a test without lifespan: nothing of it is left.
-            self.hub = Hub(self._transport)
-            self.layer = ChannelLayer(self.hub)
-            self.watch, self.connections, self._opening = Watch(), set(), None
-        self._loop = asyncio.get_running_loop()
-        self._opening = self._opening or asyncio.Lock()
-        async with self._opening:
+            # It was opened in an event loop that is gone, as in a test without lifespan: nothing of it is left.
+            self._loop = None
+            self._renew()
+        try:
             await self.hub.open()
+        except BaseException:
+            await self.hub.close()
+            raise
+        else:
+            self._loop = loop
+        finally:
+            self._opening = None
+
+    def _renew(self) -> None:
+        self.hub = Hub(self._transport)
+        self.watch, self.connections = Watch(), set()
+
+    async def _ready_hub(self) -> Hub:
+        if not self.is_open:
+            await self.open()
+        return self.hub
+
+    def check(self) -> None:
+        """Called when the app's own lifespan has started. Raises ``ImproperlyConfigured`` if it broke the transport."""
+        self._transport.check()
 
     async def close(self) -> None:
         """Close what is open: sockets with 1012, then the transport."""
@@ -87,8 +122,11 @@ class Consumers:
             if pending:
                 logger.warning("%d connections did not end within %s s", len(pending), SHUTDOWN_TIMEOUT)
         self.watch.close()
-        await self.hub.close()
-        self._loop = None
+        try:
+            await self.hub.close()
+        finally:
+            self._loop = None
+            self._renew()
 
     async def __aenter__(self) -> "Consumers":
         await self.open()
@@ -118,13 +156,17 @@ class Consumers:
 
         Raises ``InvalidGroup``, and ``BrokerUnavailable`` if the event cannot be handed on.
         """
-        await self.hub.publish(GROUP + check_group(group), Packet("event", encode_json(data), event, exclude))
+        hub = await self._ready_hub()
+        await hub.publish(GROUP + check_group(group), Packet("event", encode_json(data), event, exclude))
         return None
 
     async def send(self, event: str, data: Any = None, *, user: Any = None, channel: str | None = None) -> None:
-        """Send an event to all connections of a user (an id, or an object with one), or to one channel."""
-        packet = Packet("event", encode_json(data), event)
-        await self._send_to(packet, user, channel, None)
+        """Send an event to all connections of a user (an id, or an object with one), or to one channel.
+
+        Nothing happens if there is no such user or channel. Raises ``TypeError`` unless just one of them is named,
+        ``ValueError`` for an anonymous user.
+        """
+        await self._send_to(Packet("event", encode_json(data), event), user=user, channel=channel)
 
     async def disconnect(
         self,
@@ -135,20 +177,26 @@ class Consumers:
         code: int = CloseCode.REPLACED,
         reason: str = "disconnected",
     ) -> None:
-        """Close all sockets of a user, one by its channel, or all of a group."""
-        packet = Packet("close", encode_json([int(code), close_reason(reason)]))
-        await self._send_to(packet, user, channel, group)
+        """Close all sockets of a user, one by its channel, or all of a group. Returns before they are closed.
 
-    async def _send_to(self, packet: Packet, user: Any, channel: str | None, group: str | None) -> None:
-        given = [name for name, value in (("user", user), ("channel", channel), ("group", group)) if value is not None]
+        Raises as :meth:`send` does.
+        """
+        packet = Packet("close", encode_json([int(code), close_reason(reason)]))
+        await self._send_to(packet, user=user, channel=channel, group=group)
+
+    async def _send_to(self, packet: Packet, **receivers: Any) -> None:
+        given = [name for name, value in receivers.items() if value is not None]
         if len(given) != 1:
-            raise TypeError(f"name one receiver: user=… or channel=… (found {', '.join(given) or 'none'})")
-        if channel is not None:
-            await self.hub.send(channel, packet)
-        elif group is not None:
-            await self.hub.publish(GROUP + check_group(group), packet)
+            names = " or ".join(f"{name}=…" for name in receivers)
+            raise TypeError(f"name one receiver, {names} (found {' and '.join(given) or 'none'})")
+        name, value = given[0], receivers[given[0]]
+        hub = await self._ready_hub()
+        if name == "channel":
+            await hub.send(value, packet)
+        elif name == "group":
+            await hub.publish(GROUP + check_group(value), packet)
         else:
-            await self.hub.publish(USER + _user_key(user), packet)
+            await hub.publish(USER + _user_key(value), packet)
 
     async def get_connection_count(self, group: str) -> int:
         """How many connections are in a group."""
@@ -157,25 +205,17 @@ class Consumers:
 
 def _user_key(user: Any) -> str:
     """A user, or a user's id, as text."""
-    return str(user if isinstance(user, str | int) else user_id(user))
+    key = user if isinstance(user, str | int) else user_id(user)
+    if key is None:
+        raise ValueError(f"{user!r} has no id: connections can be reached by user only where their user is known")
+    return str(key)
 
 
 def get_consumers(connection: HTTPConnection) -> Consumers:
     """The application's ``Consumers``, as a dependency of HTTP endpoints: ``Depends(get_consumers)``."""
-    found = getattr(connection.app.state, "consumers", None)
-    if not isinstance(found, Consumers):
-        raise ImproperlyConfigured(
-            "The application",
-            [
-                Problem(
-                    "no-consumers",
-                    "app.state.consumers",
-                    "nothing" if found is None else repr(found),
-                    "the Consumers that add_consumers() makes",
-                    "call add_consumers(app, channel_routes)",
-                )
-            ],
-        )
+    found = _consumers_on(connection.app.state)
+    if found is None:
+        raise _misplaced("app.state.consumers", "nothing", "call add_consumers(app, channel_routes)")
     return found
 
 
@@ -195,7 +235,19 @@ def consumers_of(scope: Any) -> Consumers:
                 )
             ],
         )
-    found = getattr(state, "consumers", None)
-    if not isinstance(found, Consumers):
+    found = _consumers_on(state)
+    if found is None:
         found = state.consumers = Consumers()
     return found
+
+
+def _consumers_on(state: Any) -> Consumers | None:
+    found = getattr(state, "consumers", None)
+    if found is not None and not isinstance(found, Consumers):
+        raise _misplaced("app.state.consumers", repr(found), "keep your own under another name")
+    return found
+
+
+def _misplaced(where: str, found: str, fix: str) -> ImproperlyConfigured:
+    expected = "the Consumers that add_consumers() makes"
+    return ImproperlyConfigured("The application", [Problem("no-consumers", where, found, expected, fix)])

@@ -6,7 +6,8 @@ envelope of the wire protocol is used, which is cheaper.
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticUndefined
 
 from .messages import Event, Reply
 
@@ -22,10 +23,17 @@ class RequestSerializer(BaseModel):
 
     def get_data(self) -> Any:
         """The payload: a field named ``data`` if there is one, else all fields but ``action`` and ``request_id``."""
-        if "data" in type(self).model_fields:
-            return self.data if "data" in self.model_fields_set else None  # type: ignore[attr-defined]
-        names = [name for name in type(self).model_fields if name not in ("action", "request_id")]
-        return {**{name: getattr(self, name) for name in names}, **(self.model_extra or {})}
+        return data_of(self)
+
+
+def data_of(envelope: BaseModel) -> Any:
+    """What :meth:`RequestSerializer.get_data` says, for any model. ``PydanticUndefined`` if no data was sent."""
+    fields = type(envelope).model_fields
+    if "data" in fields:
+        data = getattr(envelope, "data", None)
+        return PydanticUndefined if data is None and "data" not in envelope.model_fields_set else data
+    names = [name for name in fields if name not in ("action", "request_id")]
+    return {**{name: getattr(envelope, name) for name in names}, **(envelope.model_extra or {})}
 
 
 class ActionRequest(RequestSerializer):
@@ -46,10 +54,10 @@ class ResponseSerializer(BaseModel):
     They are filled by name from ``type`` (``"reply"``), ``action``, ``request_id``, ``status`` (``"ok"``,
     ``"partial"`` or ``"error"``), ``data``, ``error`` (``None`` or its body) and ``errors`` (the same as a list, empty
     when all went well). Without a field ``data`` the keys of the reply's data are fields too. What is not declared is
-    not sent. Override :meth:`from_reply` for anything else.
+    not sent. Fields may have aliases. Override :meth:`from_reply` for anything else.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     #: The fields that the framework fills; data cannot overwrite them.
     reserved: ClassVar[frozenset[str]] = frozenset({"type", "action", "request_id", "status", "error", "errors"})
@@ -70,7 +78,16 @@ class ResponseSerializer(BaseModel):
             values["data"] = reply.data
         elif isinstance(reply.data, dict):
             values = {**{key: value for key, value in reply.data.items() if key not in cls.reserved}, **values}
-        return cls.model_validate(values)
+        try:
+            return cls.model_validate(values)
+        except ValidationError:
+            if reply.error is None:
+                raise
+        # Fields that only a successful reply can fill must not keep an error from the client.
+        return {
+            field.serialization_alias or field.alias or name: values.get(name)
+            for name, field in cls.model_fields.items()
+        }
 
     @classmethod
     def from_event(cls, event: Event, data: Any) -> BaseModel | dict[str, Any] | None:

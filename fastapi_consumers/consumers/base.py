@@ -1,19 +1,21 @@
 """``Consumer``: what every consumer has. Raw text and bytes; the contract that users subclass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, TypeVar
 
+from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from ..collecting import HANDLER_NAMES, REGISTERED_HANDLERS
 from ..connection import Connection
+from ..exceptions import ImproperlyConfigured, Problem
 from ..groups import check_group
 from ..hub import GROUP
+from ..identity import ANONYMOUS
 from ..layer import ChannelLayer
 from ..messages import bytes_frame, text_frame
-from ..metaclass import ConsumerMeta
+from ..metaclass import ConsumerMeta, register_handler
 from ..options import ConsumerOptions
 from ..runtime import Consumers
 from ..types import CloseCode
@@ -29,8 +31,12 @@ class ConsumerApp:
         self.consumer_class = consumer_class
         self.dependencies = dependencies
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await run(self.consumer_class, scope, receive, send, dependencies=self.dependencies)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http":
+            # Only under a Mount, which takes HTTP too.
+            headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+            return PlainTextResponse("This is a WebSocket.\n", 426, headers)(scope, receive, send)
+        return run(self.consumer_class, scope, receive, send, dependencies=self.dependencies)
 
     def __repr__(self) -> str:
         return f"<ConsumerApp of {self.consumer_class.__qualname__}>"
@@ -45,6 +51,8 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     """
 
     _is_framework_class: ClassVar[bool] = True
+    #: An action may ask for its consumer by this class, or one below it, as it may ask for a ``WebSocket``.
+    __consumer_parameter__: ClassVar[str] = ""
     #: Whether frames are requests for actions.
     _has_actions: ClassVar[bool] = False
     _meta: ClassVar[ConsumerOptions]
@@ -73,6 +81,8 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     _connection: Connection
     #: The groups that were joined, in order, and whether their ``on_join`` has been called.
     _groups: dict[str, bool]
+    #: The group that is being left, while ``on_leave`` runs for it.
+    _left: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Called without arguments. The connection is not there yet: set things up in :meth:`connect`."""
@@ -102,12 +112,16 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
 
     @property
     def user(self) -> Any:
-        """Who is at the other end; never ``None``."""
+        """Who is at the other end; never ``None``.
+
+        It may be set, for example by an action that logs in: permissions, throttles and ``scope["user"]`` follow. What
+        reaches a connection by its user, such as ``consumers.send(user=…)``, goes by who it was at the handshake.
+        """
         return self._connection.user
 
     @user.setter
     def user(self, user: Any) -> None:
-        self._connection.user = user
+        self._connection.user = self._connection.scope["user"] = ANONYMOUS if user is None else user
 
     @property
     def auth(self) -> Any:
@@ -137,8 +151,22 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     # -- hooks -----------------------------------------------------------------------------------------------------
 
     def get_groups(self) -> Sequence[str]:
-        """The groups to join before the socket is accepted: ``groups`` filled in from the path."""
-        return [template.format(self.path_params) for template in type(self)._meta.groups]
+        """The groups to join before the socket is accepted: ``groups`` filled in from the path.
+
+        Raises ``InvalidGroup`` for a value that is too long, ``ImproperlyConfigured`` for one that the path lacks.
+        """
+        params = self.path_params
+        for template in type(self)._meta.groups:
+            if missing := template.parameters - params.keys():
+                problem = Problem(
+                    "group-parameter-missing",
+                    f"{type(self).__qualname__}.groups",
+                    f"the group template {template.text!r}, on a route without {', '.join(sorted(missing))}",
+                    f"parameters of the route's path ({', '.join(params) or 'it has none'})",
+                    "mend the template or the path, or override get_groups()",
+                )
+                raise ImproperlyConfigured(type(self).__qualname__, [problem])
+        return [template.format(params) for template in type(self)._meta.groups]
 
     async def connect(self) -> None:
         """The handshake passed authentication and permissions. An override accepts or closes by itself."""
@@ -207,8 +235,31 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     def as_asgi(cls, **overrides: Any) -> ConsumerApp:
         """The class as an ASGI application. Keyword arguments override class attributes.
 
-        Raises ``ImproperlyConfigured`` for a wrong one.
+        Raises ``ImproperlyConfigured`` for an abstract class, a name that is no attribute of it, or a wrong value.
         """
+        problems = [
+            Problem(
+                "unknown-option",
+                f"{cls.__qualname__}.as_asgi()",
+                f"the argument {name!r}",
+                "an option or another attribute of the class",
+                "look for a misspelling, or declare it in the class",
+            )
+            for name in overrides
+            if not any(name in {**vars(klass), **vars(klass).get("__annotations__", {})} for klass in cls.__mro__)
+        ]
+        if cls._meta.abstract:
+            problems.append(
+                Problem(
+                    "abstract-consumer",
+                    f"{cls.__qualname__}.as_asgi()",
+                    "a class declared with abstract=True",
+                    "a class that is meant to be used",
+                    "derive a class from it",
+                )
+            )
+        if problems:
+            raise ImproperlyConfigured(f"{cls.__qualname__}.as_asgi()", problems)
         if not overrides:
             return ConsumerApp(cls)
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
@@ -238,11 +289,4 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     @classmethod
     def add_event_handler(cls, name: str, function: Callable[..., Any]) -> None:
         """The same as :meth:`on_event` without a decorator. It reaches existing subclasses too."""
-        if name not in HANDLER_NAMES:
-            raise ValueError(f"on_event takes one of {', '.join(map(repr, HANDLER_NAMES))}; found {name!r}")
-        if not callable(function):
-            raise TypeError(f"a handler is a function of (consumer, group); found {function!r}")
-        registered = dict(cls.__dict__.get(REGISTERED_HANDLERS, {}))
-        registered[name] = (*registered.get(name, ()), function)
-        setattr(cls, REGISTERED_HANDLERS, registered)
-        cls.refresh()
+        register_handler(cls, name, function)

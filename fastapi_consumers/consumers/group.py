@@ -36,6 +36,8 @@ class GroupConsumer(JSONConsumer, abstract=True):
         )
 
     def _default_group(self) -> str:
+        if self._left is not None:
+            return self._left
         if len(self._groups) != 1:
             raise InvalidGroup(
                 f"{type(self).__name__} is in {len(self._groups)} groups: name one with group=… "
@@ -46,11 +48,14 @@ class GroupConsumer(JSONConsumer, abstract=True):
     async def join(self, group: str) -> bool:
         """Become a member of a group; ``False`` if it is one already.
 
+        In ``connect()``, before the socket is accepted, ``on_join`` waits until it is.
+
         Raises ``InvalidGroup``, ``TooManyGroups`` beyond ``max_groups``, and ``GroupFull`` beyond ``max_connections``.
         """
         if not await self._join(group):
             return False
-        await announce(self, "join", group)
+        if self._connection.is_accepted:
+            await announce(self, "join", group)
         return True
 
     async def leave(self, group: str) -> bool:

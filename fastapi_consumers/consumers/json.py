@@ -8,10 +8,10 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel
 
 from .. import codecs
-from ..collecting import REGISTERED_ACTIONS
 from ..exceptions import InvalidFrame
 from ..marks import make_mark
 from ..messages import Event
+from ..metaclass import register_action
 from ..protocols import MSGPACK_SUBPROTOCOL
 from ..serializers import ResponseSerializer
 from ..types import CloseCode
@@ -49,7 +49,7 @@ class JSONConsumer(Consumer, abstract=True):
         except InvalidFrame as error:
             await dispatcher.reject(error)
             return
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             await dispatcher.reject(InvalidFrame(f"The frame could not be decoded: {str(error)[:200]}"))
             return
         await self.receive_json(content)
@@ -105,18 +105,12 @@ class JSONConsumer(Consumer, abstract=True):
 
         The options are those of :func:`~fastapi_consumers.action`. Raises ``ImproperlyConfigured`` for what is wrong.
         """
+        if callable(name):
+            raise TypeError(f"write @{cls.__name__}.action() with parentheses; found a function as its name: {name!r}")
         mark = make_mark(name, permission_classes, throttle_classes, concurrent, timeout, deprecated, enabled)
 
         def decorate(function: F) -> F:
-            wire = name or getattr(function, "__name__", repr(function))
-            before = cls.__dict__.get(REGISTERED_ACTIONS, {})
-            setattr(cls, REGISTERED_ACTIONS, {**before, wire: (function, mark)})
-            try:
-                cls.refresh()
-            except Exception:
-                setattr(cls, REGISTERED_ACTIONS, before)
-                cls.refresh()
-                raise
+            register_action(cls, function, mark)
             return function
 
         return decorate

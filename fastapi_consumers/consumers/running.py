@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from ..authentication import authenticate_with
 from ..connection import Connection, Interrupted
-from ..dispatch import Dispatcher
+from ..dispatch import FAIR_SHARE, Dispatcher
 from ..exceptions import (
     AcceptConnection,
     ConsumerError,
@@ -27,6 +27,7 @@ from ..inbox import Disconnected, TooBig
 from ..origins import is_allowed_origin
 from ..permissions import check_permissions
 from ..runtime import Consumers, consumers_of
+from ..stepping import Resumed
 from ..throttling import check_throttles
 from ..types import CloseCode, Receive, Scope, Send
 
@@ -49,7 +50,7 @@ async def serve(cls: "type[Consumer]", websocket: WebSocket, groups: Sequence[st
     )
 
 
-async def run(
+def run(
     cls: "type[Consumer]",
     scope: Scope,
     receive: Receive,
@@ -59,7 +60,7 @@ async def run(
     dependencies: Any = None,
     connected: bool = False,
     accepted: bool = False,
-) -> None:
+) -> Awaitable[None]:
     """Run one consumer from handshake to teardown.
 
     Args:
@@ -68,20 +69,7 @@ async def run(
         connected: ``websocket.connect`` has been received.
         accepted: ``websocket.accept`` has been sent.
     """
-    consumers = consumers_of(scope)
-    if not consumers.is_open:
-        await consumers.open()
-    plan = consumers.plan(cls)
-    if not connected and (await receive())["type"] != "websocket.connect":
-        return
-    connection = Connection(plan, scope, receive, send, consumers)
-    life = _Life(cls, connection, consumers, groups, dependencies)
-    consumers.connections.add(connection)
-    consumers.hub.register(connection.member)
-    try:
-        await life.run(accepted)
-    finally:
-        consumers.connections.discard(connection)
+    return _Life(cls, groups, dependencies).run(scope, receive, send, connected, accepted)
 
 
 class _Life:
@@ -92,39 +80,49 @@ class _Life:
         "_connected",
         "_consumer",
         "_consumers",
+        "_counts_frames",
         "_dependencies",
         "_groups",
+        "_lifespan",
         "_raw",
         "_stack",
         "connection",
     )
 
-    def __init__(
-        self,
-        cls: "type[Consumer]",
-        connection: Connection,
-        consumers: Consumers,
-        groups: Sequence[str] | None,
-        dependencies: Any,
-    ) -> None:
+    connection: Connection
+    _consumers: Consumers
+
+    def __init__(self, cls: "type[Consumer]", groups: Sequence[str] | None, dependencies: Any) -> None:
         self._cls = cls
-        self.connection = connection
-        self._consumers = consumers
         self._groups = groups
         self._dependencies = dependencies
         self._consumer: Consumer | None = None
         #: Whether connect() was called, so that disconnect() has to be.
         self._connected = False
         self._stack: AsyncExitStack | None = None
-        overridden = connection.plan.options.overridden
-        #: Whether frames go to receive() and not straight to the actions.
-        self._raw = not cls._has_actions or bool({"receive", "receive_json", "decode_json"} & overridden)
+        self._lifespan: AsyncExitStack | None = None
 
-    async def run(self, accepted: bool) -> None:
-        connection = self.connection
+    async def run(self, scope: Scope, receive: Receive, send: Send, connected: bool, accepted: bool) -> None:
+        consumers = self._consumers = consumers_of(scope)
+        if not consumers.is_open:
+            await consumers.open()
+        plan = consumers.plan(self._cls)
+        if not connected and (await receive())["type"] != "websocket.connect":
+            return
+        connection = self.connection = Connection(plan, scope, receive, send, consumers)
+        #: Whether frames go to receive() and not straight to the actions.
+        self._raw = not self._cls._has_actions or bool(
+            {"receive", "receive_json", "decode_json"} & plan.options.overridden
+        )
+        #: Whether throttles count frames here, since who overrides these may never ask for an action.
+        self._counts_frames = not self._cls._has_actions or bool({"receive", "receive_json"} & plan.options.overridden)
+        consumers.connections.add(connection)
+        consumers.hub.register(connection.member)
         outcome: BaseException | None = None
         try:
-            await self._live(accepted)
+            if await self._begin(accepted):
+                assert self._consumer is not None
+                await self._loop(self._consumer)
         except (Disconnected, Interrupted):
             pass
         except TooBig:
@@ -139,13 +137,16 @@ class _Life:
             outcome = error
         await self._tear_down(outcome)
 
-    async def _live(self, accepted: bool) -> None:
+    async def _begin(self, accepted: bool) -> bool:
+        """The handshake and the hooks that belong to it. Whether there is a socket to read from now."""
         connection = self.connection
         try:
             consumer = self._consumer = self._cls()
             consumer._connection = connection
             consumer._groups = {}
-            connection.dispatcher = Dispatcher(consumer, connection)
+            connection.dispatcher = Dispatcher(
+                consumer, connection, reads_frames=not self._raw, counts_requests=not self._counts_frames
+            )
             if accepted:
                 connection.mark_accepted()
             if connection.dispatcher.turn is None:
@@ -156,15 +157,15 @@ class _Life:
         except (Disconnected, Interrupted, StopConsumer):
             if not connection.is_closing:
                 connection.shut(CloseCode.NORMAL)
-            return
+            return False
         except Exception as failure:
             error = await self._explain(failure)
             if connection.is_accepted:
                 await connection.fail(error)
             else:
                 await connection.refuse(error)
-            return
-        await self._loop(consumer)
+            return False
+        return True
 
     async def _explain(self, failure: Exception) -> ConsumerError:
         if isinstance(failure, DenyConnection):
@@ -187,7 +188,7 @@ class _Life:
         if plan.permissions:
             await check_permissions(plan.permissions, consumer)
         await self._solve_dependencies()
-        if type(consumer)._has_actions:
+        if type(consumer)._has_actions and not connection.is_accepted:
             connection.subprotocol = plan.choose_subprotocol(list(scope.get("subprotocols") or ()))
         if hasattr(consumer, "encode_json"):
             connection.member.framer = plan.framer(connection.subprotocol)
@@ -232,7 +233,9 @@ class _Life:
 
     async def _join(self, consumer: "Consumer") -> None:
         """Become a member before the socket is accepted: whoever is accepted hears everything from then on."""
-        if is_authenticated(consumer.user):
+        if is_authenticated(consumer.user) and user_id(consumer.user) is not None:
+            # Not one of the groups that are counted.
+            self.connection.member.max_topics += 1
             await self._consumers.hub.join(USER + str(user_id(consumer.user)), self.connection.member)
         groups = self._groups if self._groups is not None else await _maybe(consumer.get_groups())
         for group in groups:
@@ -244,25 +247,35 @@ class _Life:
 
     async def _enter(self, consumer: "Consumer") -> None:
         if "lifespan" in self.connection.plan.options.overridden and consumer.lifespan is not None:
-            if self._stack is None:
-                self._stack = AsyncExitStack()
-            context = consumer.lifespan
-            if inspect.isasyncgenfunction(context):
-                context = asynccontextmanager(context)
-            await self._stack.enter_async_context(context())
-        for group in consumer.group_names:
-            await announce(consumer, "join", group)
+            lifespan = consumer.lifespan
+            if inspect.isasyncgenfunction(lifespan):
+                lifespan = asynccontextmanager(lifespan)
+            self._lifespan = AsyncExitStack()
+            await self._lifespan.enter_async_context(lifespan())
+        for group, announced in tuple(consumer._groups.items()):
+            if not announced:
+                await announce(consumer, "join", group)
 
     # -- loop ------------------------------------------------------------------------------------------------------
 
     async def _loop(self, consumer: "Consumer") -> None:
-        connection, inbox = self.connection, self.connection.inbox
+        connection, get = self.connection, self.connection.inbox.get
         handle = self._receive_raw if self._raw else connection.dispatcher.handle
+        count = 0
         while not connection.is_closing:
-            frame = await inbox.get()
+            frame = await get()
+            count += 1
+            if not count % FAIR_SHARE:
+                await asyncio.sleep(0)
+            coroutine = handle(frame)
+            # Most actions end without waiting: then nobody else ran, and there was nothing to watch over.
+            try:
+                waited_for = coroutine.send(None)
+            except StopIteration:
+                continue
             connection.begin()
             try:
-                await handle(frame)
+                await Resumed(coroutine, waited_for)
             except asyncio.CancelledError:
                 connection.check_interrupted()
                 raise
@@ -281,23 +294,38 @@ class _Life:
         consumer, connection = self._consumer, self.connection
         assert consumer is not None
         try:
-            if connection.plan.throttles and not type(consumer)._has_actions:
-                await check_throttles(connection.plan.throttles, consumer, None, self._consumers.buckets)
+            if connection.plan.throttles and self._counts_frames:
+                try:
+                    await check_throttles(connection.plan.throttles, consumer, None, self._consumers.buckets)
+                except ConsumerError as refusal:
+                    if await self._refuse_request(frame, refusal):
+                        return
+                    raise
             if isinstance(frame, str):
                 await consumer.receive(text_data=frame)
             else:
                 await consumer.receive(bytes_data=frame)
         except StopConsumer:
             await connection.close(CloseCode.NORMAL)
-        except ConsumerError as failure:
-            await connection.dispatcher.tell(await connection.dispatcher.explain(failure, "receive()"))
         except Exception as failure:
             error = await connection.dispatcher.explain(failure, "receive()")
             if isinstance(error, InternalError) and not type(consumer)._has_actions:
-                # A raw consumer has no envelope to answer with.
+                # Its client speaks a protocol of its own, in which nobody has said what this means.
                 await connection.close(error.close_code, error.code)
             else:
                 await connection.dispatcher.tell(error)
+
+    async def _refuse_request(self, frame: str | bytes, refusal: ConsumerError) -> bool:
+        """Answer the request in a frame with an error; ``False`` if there is none, or no way to know."""
+        consumer: Any = self._consumer
+        if not isinstance(frame, str) or not consumer._has_actions:
+            return False
+        try:
+            content = await _maybe(consumer.decode_json(frame))
+        except ValueError:
+            return False
+        await self.connection.dispatcher.refuse(content, refusal)
+        return True
 
     # -- teardown --------------------------------------------------------------------------------------------------
 
@@ -310,17 +338,23 @@ class _Life:
         elif outcome is not None:
             connection.shut(CloseCode.GOING_AWAY, "going_away")
         code = connection.close_code if connection.inbox.gone is None else connection.inbox.gone
-        connection.task = None
+        connection.release()
+        connection.is_closing = True
         steps: list[Callable[[], Awaitable[Any]]] = []
         if connection.dispatcher is not None:
             steps.append(connection.dispatcher.stop)
-        steps += [lambda: self._consumers.hub.leave_all(connection.member), connection.end_socket]
+        steps.append(lambda: self._consumers.hub.leave_all(connection.member))
         if consumer is not None and self._connected:
+            # Before the close handshake, which a peer that is half gone can make last.
             steps += [_leaving(consumer, group) for group, announced in consumer._groups.items() if announced]
-        if self._stack is not None:
-            steps.append(self._stack.aclose)
+        steps.append(connection.end_socket)
+        if self._lifespan is not None:
+            steps.append(self._lifespan.aclose)
         if consumer is not None and self._connected:
             steps.append(lambda: consumer.disconnect(CloseCode.NORMAL if code is None else code))
+        if self._stack is not None:
+            # Opened first, closed last: disconnect() may still use what the dependencies opened.
+            steps.append(self._stack.aclose)
         steps.append(connection.finish)
         for step in steps:
             try:
@@ -333,6 +367,7 @@ class _Life:
                 logger.exception("%s failed while it was torn down", self._cls.__qualname__)
             except BaseException as error:
                 outcome = error
+        self._consumers.connections.discard(connection)
         if outcome is not None and not isinstance(outcome, Exception):
             raise outcome
 
@@ -346,11 +381,16 @@ async def announce(consumer: "Consumer", name: str, group: str) -> None:
     options = type(consumer)._meta
     if name == "join":
         consumer._groups[group] = True
-    method = f"on_{name}"
-    if method in options.overridden:
-        await _maybe(getattr(consumer, method)(group))
-    for handler in options.handlers.get(name, ()):
-        await _maybe(handler(consumer, group))
+    else:
+        consumer._left = group
+    try:
+        method = f"on_{name}"
+        if method in options.overridden:
+            await _maybe(getattr(consumer, method)(group))
+        for handler in options.handlers.get(name, ()):
+            await _maybe(handler(consumer, group))
+    finally:
+        consumer._left = None
 
 
 async def _maybe(result: Any) -> Any:

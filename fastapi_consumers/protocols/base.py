@@ -5,6 +5,7 @@ from typing import Any
 
 from ..actions import ANYTHING, Returns
 from ..messages import Event, Frame, Notice, Reply, Request
+from ..types import RequestId
 
 
 class Reader(ABC):
@@ -34,6 +35,10 @@ class Framer(ABC):
     @abstractmethod
     def reply(self, reply: Reply, returns: Returns = ANYTHING) -> Frame:
         """The frame of a reply; ``returns`` serialises its data."""
+
+    def ok(self, action: str, request_id: RequestId | None, data: Any, returns: Returns) -> Frame:
+        """The frame of the reply to a request that went well. ``action`` is the name of an action that exists."""
+        return self.reply(Reply(action, request_id, "ok", data), returns)
 
     @abstractmethod
     def event(self, event: Event) -> Frame:

@@ -4,7 +4,6 @@ Its description for people is ``docs/protocol.md``.
 """
 
 import difflib
-import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NotRequired, Required, Union
 
@@ -12,11 +11,11 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, Validatio
 from pydantic_core import from_json, to_json
 
 from ..actions import ANYTHING, MISSING, Action, Returns, typed_dict
-from ..codecs import decode_json, decode_msgpack, encode_json, encode_msgpack, has_bytes
+from ..codecs import decode_json, decode_msgpack, encode_json, encode_msgpack, find_not_finite, has_bytes
 from ..dependencies import error_details
 from ..exceptions import ActionNotFound, ConsumerError, InvalidData, InvalidFrame
 from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame, text_frame
-from ..serializers import RequestSerializer, ResponseSerializer
+from ..serializers import RequestSerializer, ResponseSerializer, data_of
 from ..types import RequestId
 from .base import Framer, Reader
 
@@ -34,9 +33,9 @@ _RequestId = (
     | None
 )
 
-#: Where one of these stands in a frame a number may not be finite, and the slower way looks closer. pydantic's parser
-#: reads NaN, Infinity, and 1e999 as infinity.
-_SUSPICIOUS = re.compile(r"NaN|Infinity|[eE]\+?\d{3}|\d{300}")
+
+def _takes_request_id(action: Action) -> bool:
+    return action.payload.kind == "fields" and "request_id" in action.payload.annotation.__annotations__
 
 
 class NativeReader(Reader):
@@ -58,39 +57,51 @@ class NativeReader(Reader):
         self._msgpack = msgpack
         self._serializer = request_serializer_class
         self._validate: Callable[[Any], dict[str, Any]] | None = None
-        self._suspicious: Callable[[str], Any] | None = None
+        #: Whether a payload may hold a float, which pydantic reads from 1e999 and even from "inf" as infinity.
+        self._may_be_infinite = False
         if request_serializer_class is None and actions:
             adapter = _envelope(actions)
             self._validate = adapter.validator.validate_python if msgpack else adapter.validator.validate_json
-            if _may_hold_numbers(adapter.core_schema):
-                self._suspicious = _SUSPICIOUS.search
+            self._may_be_infinite = _may_hold_numbers(adapter.core_schema)
+        self._one_pass = self._validate is not None and not msgpack
 
     def read(self, frame: str | bytes) -> Request:
-        if self._validate is not None and not self._msgpack:
-            suspicious = self._suspicious
-            if suspicious is None or suspicious(frame) is None:  # type: ignore[arg-type]
-                try:
-                    envelope = self._validate(frame)
-                except (ValueError, TypeError):
-                    pass  # Read again below, to say what is wrong.
-                else:
-                    return Request(envelope["action"], envelope.get("request_id"), envelope.get("data", MISSING))
+        # pydantic's parser takes NaN and Infinity, which are no JSON.
+        if self._one_pass and "NaN" not in frame and "Infinity" not in frame:
+            request = self._read_at_once(frame)
+            if request is not None:
+                return request
         try:
             content = decode_msgpack(frame) if self._msgpack else decode_json(frame)  # type: ignore[arg-type]
         except InvalidFrame as error:
-            return Request(None, error=error)
+            return Request(None, self._find_request_id(frame), error=error)
         return self.read_content(content)
+
+    def _find_request_id(self, frame: str | bytes) -> RequestId | None:
+        """The id in a frame that holds a number that is not finite, so that even this request gets its answer."""
+        try:
+            content = from_json(frame) if isinstance(frame, str) else None
+        except (ValueError, TypeError):
+            return None
+        return _request_id(content.get("request_id"))[0] if isinstance(content, dict) else None
+
+    def _read_at_once(self, frame: Any) -> Request | None:
+        """The request, if all is well with it."""
+        try:
+            envelope = self._validate(frame)  # type: ignore[misc]
+        except (ValueError, TypeError):
+            return None
+        if self._may_be_infinite and find_not_finite(envelope) is not None:
+            return None
+        return Request(envelope["action"], envelope.get("request_id"), envelope.get("data", MISSING))
 
     def read_content(self, content: Any) -> Request:
         if self._serializer is not None:
             return self._read_custom(content, self._serializer)
         if self._msgpack and self._validate is not None:
-            try:
-                envelope = self._validate(content)
-            except (ValueError, TypeError):
-                pass
-            else:
-                return Request(envelope["action"], envelope.get("request_id"), envelope.get("data", MISSING))
+            request = self._read_at_once(content)
+            if request is not None:
+                return request
         if not isinstance(content, dict):
             return Request(None, error=InvalidFrame(f"Expected an object with an action; found {_kind(content)}."))
         request_id, error = _request_id(content.get("request_id"))
@@ -118,7 +129,11 @@ class NativeReader(Reader):
         request_id, id_error = _request_id(getattr(envelope, "request_id", request_id))
         if id_error is not None:
             return Request(None, error=id_error)
-        data = envelope.get_data() if isinstance(envelope, RequestSerializer) else _get_data(envelope)
+        data = envelope.get_data() if isinstance(envelope, RequestSerializer) else data_of(envelope)
+        action = self._actions.get(getattr(envelope, "action", ""))
+        if action is not None and "data" not in type(envelope).model_fields and _takes_request_id(action):
+            # Flat: the envelope's own field is the one that the action asks for, as the built-in cancel does.
+            data = {"request_id": request_id, **data} if isinstance(data, dict) else data
         return self._request(getattr(envelope, "action", MISSING), request_id, data)
 
     def _request(self, name: Any, request_id: RequestId | None, data: Any) -> Request:
@@ -127,6 +142,7 @@ class NativeReader(Reader):
             return Request(None, request_id, error=InvalidFrame(f'Expected "action" to be text; found {found}.'))
         action = self._actions.get(name)
         if action is None:
+            name = name.encode("utf-8", "replace").decode()
             return Request(name[:MAX_REQUEST_ID], request_id, error=self._unknown(name))
         try:
             valid = action.payload.validate(data, as_json=not has_bytes(data))
@@ -196,17 +212,17 @@ def _may_hold_numbers(schema: Any) -> bool:
     return False
 
 
-def _get_data(envelope: BaseModel) -> Any:
-    """The payload in a request serializer that is a plain pydantic model: same rule as ``RequestSerializer``."""
-    fields = type(envelope).model_fields
-    if "data" in fields:
-        return getattr(envelope, "data", None)
-    names = [name for name in fields if name not in ("action", "request_id")]
-    return {**{name: getattr(envelope, name) for name in names}, **(envelope.model_extra or {})}
+def _is_unicode(text: str) -> bool:
+    """Whether it can be sent back: a decoder of one's own may let half of a surrogate pair through."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _request_id(value: Any) -> tuple[RequestId | None, InvalidFrame | None]:
-    if value is None or (isinstance(value, str) and len(value) <= MAX_REQUEST_ID):
+    if value is None or (isinstance(value, str) and len(value) <= MAX_REQUEST_ID and _is_unicode(value)):
         return value, None
     if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
         return value, None
@@ -232,6 +248,19 @@ def _unreadable(error: Exception) -> ConsumerError:
 
 class JSONFramer(Framer):
     """Replies and events as JSON text. The data is serialised straight to bytes and spliced into its envelope."""
+
+    def __init__(self) -> None:
+        #: How the reply of an action begins; one entry per action name that exists.
+        self._heads: dict[str, str] = {}
+
+    def ok(self, action: str, request_id: RequestId | None, data: Any, returns: Returns) -> Frame:
+        head = self._heads.get(action)
+        if head is None:
+            head = self._heads[action] = f'{{"type":"reply","action":{_text(action)},"request_id":'
+        encoded = returns.to_json(data).decode() if data is not None else "null"
+        number = request_id if type(request_id) is int else _text(request_id)
+        text = f'{head}{number},"status":"ok","data":{encoded}}}'
+        return text_frame(text)
 
     def reply(self, reply: Reply, returns: Returns = ANYTHING) -> Frame:
         head = f'{{"type":"reply","action":{_text(reply.action)},"request_id":{_text(reply.request_id)}'

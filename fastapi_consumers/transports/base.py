@@ -21,11 +21,15 @@ class Transport(ABC):
 
     @abstractmethod
     async def open(self, deliver: Deliver) -> None:
-        """Connect. Called once before anything else."""
+        """Connect. Called before anything else, and again after ``close`` to start anew, in another event loop too."""
+
+    def check(self) -> None:
+        """Called once the application has started. Raises ``ImproperlyConfigured`` if it has done what breaks this."""
+        return None
 
     @abstractmethod
     async def close(self) -> None:
-        """Release everything. Called once; safe if ``open`` failed."""
+        """Release everything. Safe if ``open`` failed, and twice. Nothing is delivered after it."""
 
     @abstractmethod
     async def publish(self, topic: str, packet: bytes) -> None:
@@ -33,8 +37,12 @@ class Transport(ABC):
 
     @abstractmethod
     async def subscribe(self, topic: str) -> None:
-        """Receive the topic's packets from now on. Called at most once per topic until it is unsubscribed."""
+        """Receive the topic's packets from now on. Called at most once per topic until it is unsubscribed.
+
+        Raises :class:`~fastapi_consumers.exceptions.BrokerUnavailable` if that is not possible; then, or if it is
+        cancelled, the topic is not subscribed.
+        """
 
     @abstractmethod
     async def unsubscribe(self, topic: str) -> None:
-        """Receive no more of the topic's packets."""
+        """Receive no more of the topic's packets. Nothing happens if it is not subscribed."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from broadcaster import Broadcast
 
-from ..exceptions import BrokerUnavailable
+from ..exceptions import BrokerUnavailable, ImproperlyConfigured, Problem
 from .base import Deliver, Transport
 
 logger = logging.getLogger(__name__)
@@ -30,26 +30,47 @@ class BroadcasterTransport(Transport):
     def __init__(self, broadcast: Broadcast) -> None:
         self._broadcast = broadcast
         self._deliver: Deliver | None = None
+        #: What ``_listener_of`` found once it was connected, and whether it was connected here.
+        self._listener: asyncio.Task[Any] | None = None
         self._owned = False
         self._pumps: dict[str, asyncio.Task[None]] = {}
-        self._lock: asyncio.Lock | None = None
+        self._lock = asyncio.Lock()
 
     async def open(self, deliver: Deliver) -> None:
-        self._deliver = deliver
-        self._lock = asyncio.Lock()
+        self._deliver, self._lock, self._pumps = deliver, asyncio.Lock(), {}
         # Who connected it before us closes it after us.
-        self._owned = getattr(self._broadcast, "_listener_task", None) is None
-        if self._owned:
+        self._listener = _listener_of(self._broadcast)
+        if self._listener is None:
             await self._broadcast.connect()
+            self._owned, self._listener = True, _listener_of(self._broadcast)
+
+    def check(self) -> None:
+        # Broadcaster's connect() starts a second listener, and the first one's messages go astray.
+        if self._owned and _listener_of(self._broadcast) is not self._listener:
+            problem = Problem(
+                "broadcast-connected-twice",
+                "add_consumers(app, …, broadcast=…)",
+                "a Broadcast that the app's lifespan connects, although it is connected by then",
+                "one connect(): by add_consumers, or before the app starts",
+                "do not connect and disconnect it in the lifespan; it is open before your lifespan and closed after it",
+            )
+            raise ImproperlyConfigured("The Broadcast", [problem])
 
     async def close(self) -> None:
+        self._deliver = None
         pumps, self._pumps = tuple(self._pumps.values()), {}
-        for pump in pumps:
-            pump.cancel()
-        if pumps:
-            await asyncio.wait(pumps)
-        if self._owned:
+        await _end(*pumps)
+        listener, owned = self._listener, self._owned
+        self._listener, self._owned = None, False
+        if not owned or listener is None:
+            return
+        if listener is _listener_of(self._broadcast):
             await self._broadcast.disconnect()
+        else:
+            # It has ended, or somebody connected it again: disconnect() would raise what it ended with, or end theirs.
+            listener.cancel()
+            if listener.done() and not listener.cancelled() and (error := listener.exception()) is not None:
+                logger.error("the listener of the Broadcast had ended", exc_info=error)
 
     async def publish(self, topic: str, packet: bytes) -> None:
         try:
@@ -58,41 +79,59 @@ class BroadcasterTransport(Transport):
             raise BrokerUnavailable from error
 
     async def subscribe(self, topic: str) -> None:
-        assert self._lock is not None
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         async with self._lock:
-            self._pumps[topic] = asyncio.create_task(self._pump(topic, ready))
-            await ready
+            pump = self._pumps[topic] = asyncio.create_task(self._pump(topic, ready))
+            try:
+                await ready
+            except BaseException:
+                self._pumps.pop(topic, None)
+                await _end(pump)
+                raise
 
     async def unsubscribe(self, topic: str) -> None:
-        assert self._lock is not None
         async with self._lock:
             pump = self._pumps.pop(topic, None)
             if pump is not None:
-                pump.cancel()
-                await asyncio.wait([pump])
+                await _end(pump)
 
     async def _pump(self, topic: str, ready: "asyncio.Future[None]") -> None:
         try:
             async with self._broadcast.subscribe(channel=topic) as subscriber:
-                ready.set_result(None)
+                if not ready.done():
+                    ready.set_result(None)
                 async for event in cast(AsyncIterator[Any], subscriber):
                     await self._take(topic, event)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
-            if not ready.done():
+            if ready.cancelled():
+                pass  # Nobody wants it any more; broadcaster makes a KeyError of the cancellation.
+            elif ready.done():
+                logger.exception("the subscription to %r ended", topic)
+            else:
                 failure = BrokerUnavailable()
                 failure.__cause__ = error
                 ready.set_exception(failure)
-            else:
-                logger.exception("the subscription to %r ended", topic)
 
     async def _take(self, topic: str, event: Any) -> None:
-        assert self._deliver is not None
         try:
             packet = base64.b64decode(event.message, validate=True)
         except (ValueError, TypeError):
             logger.warning("dropped a message for %r that is not one of ours", topic)
             return
-        await self._deliver(topic, packet)
+        if self._deliver is not None:
+            await self._deliver(topic, packet)
+
+
+def _listener_of(broadcast: Broadcast) -> asyncio.Task[Any] | None:
+    """The task of a Broadcast that is connected in this event loop. It has no public way to ask."""
+    task: asyncio.Task[Any] | None = getattr(broadcast, "_listener_task", None)
+    if task is None or task.done() or task.cancelling() or task.get_loop() is not asyncio.get_running_loop():
+        return None
+    return task
+
+
+async def _end(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

@@ -1,0 +1,86 @@
+"""From an exception to what the client is told of it."""
+
+import inspect
+import logging
+from typing import Any
+
+from starlette.exceptions import WebSocketException
+
+from .connection import Connection
+from .dependencies import error_from_dependency
+from .exceptions import ConsumerError, InternalError
+
+logger = logging.getLogger(__name__)
+
+
+async def explain(failure: Exception, where: str, consumer: Any, connection: Connection) -> ConsumerError:
+    """The error for an exception. Never raises; what nobody expected is logged with its traceback.
+
+    Asked in this order: the class's ``exception_handlers``, the application's, FastAPI's handlers for a
+    ``ConsumerError``. One that answers ``None`` leaves it to the next. Then the exception's own meaning counts.
+
+    Args:
+        where: what failed, for the log.
+    """
+    try:
+        error = await _ask_handlers(failure, consumer, connection)
+    except ConsumerError as raised:
+        return raised
+    except Exception:
+        logger.exception("an exception handler failed on %r", failure)
+        return InternalError()
+    if error is not None:
+        return error
+    if isinstance(failure, ConsumerError):
+        return failure
+    if isinstance(failure, WebSocketException):
+        error = ConsumerError("closed", failure.reason or "The socket was closed.", close_code=failure.code)
+        error.http_status = 403  # As Starlette answers it before accept.
+        return error
+    if (known := error_from_dependency(failure)) is not None:
+        return known
+    logger.error(
+        "%s of %s failed",
+        where,
+        connection.plan.options.name,
+        exc_info=failure,
+        extra={"channel": connection.channel_name},
+    )
+    return InternalError()
+
+
+async def _ask_handlers(failure: Exception, consumer: Any, connection: Connection) -> ConsumerError | None:
+    for handlers in connection.plan.exception_handlers:
+        handler = next((handlers[kind] for kind in type(failure).__mro__ if kind in handlers), None)
+        if handler is not None:
+            error = await _maybe(handler(consumer, failure))
+            if error is not None:
+                return _checked(error, handler)
+    if isinstance(failure, ConsumerError):
+        handler = _fastapi_handler(failure, connection)
+        if handler is not None:
+            error = await _maybe(handler(connection.websocket, failure))
+            return error if isinstance(error, ConsumerError) else None
+    return None
+
+
+def _fastapi_handler(failure: ConsumerError, connection: Connection) -> Any:
+    """The user's own ``app.exception_handler`` for this error, or for a base of it up to ``ConsumerError``."""
+    handlers = getattr(connection.scope.get("app"), "exception_handlers", None) or {}
+    for kind in type(failure).__mro__:
+        handler = handlers.get(kind)
+        if handler is not None and not getattr(handler, "is_default", False):
+            return handler
+        if kind is ConsumerError:
+            break
+    return None
+
+
+def _checked(error: Any, handler: Any) -> ConsumerError:
+    if not isinstance(error, ConsumerError):
+        raise TypeError(f"{handler!r} returned {error!r}, where a ConsumerError or None is expected")
+    return error
+
+
+async def _maybe(result: Any) -> Any:
+    return await result if inspect.isawaitable(result) else result

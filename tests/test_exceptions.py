@@ -1,0 +1,165 @@
+"""The errors that clients are told of: their codes are a promise, and the docstring is their table."""
+
+import copy
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from fastapi_consumers import exceptions
+from fastapi_consumers.exceptions import (
+    ConsumerError,
+    HTTPError,
+    ImproperlyConfigured,
+    InvalidData,
+    NotAuthenticated,
+    NotFound,
+    PermissionDenied,
+    Problem,
+    Throttled,
+    http_error,
+)
+
+#: Indentation, name, and for errors of clients code and close code.
+ROW = re.compile(r"^ {4}([│├└─ ]*)(\w+)(?: +\"(\w+)\" +(\d+))?", re.MULTILINE)
+
+PUBLIC = {
+    name: value
+    for name, value in vars(exceptions).items()
+    if isinstance(value, type) and issubclass(value, Exception) and not name.startswith("_")
+}
+ERRORS = [value for value in PUBLIC.values() if issubclass(value, ConsumerError)]
+
+
+def made(kind: type[ConsumerError], **options: Any) -> ConsumerError:
+    return HTTPError(402, **options) if kind is HTTPError else kind(**options)
+
+
+def test_the_tree_in_the_docstring_is_the_real_one() -> None:
+    tree = (exceptions.__doc__ or "").partition("::")[2].partition("Every")[0]
+    rows = ROW.findall(tree)
+    assert len(rows) == len(PUBLIC) + 1  # and Exception itself
+    assert {name for _, name, _, _ in rows} == {*PUBLIC, "Exception"}
+    parents: list[str] = []
+    for lead, name, code, close_code in rows:
+        depth = len(lead) // 4
+        parents = [*parents[:depth], name]
+        if depth == 0:
+            continue
+        kind = PUBLIC[name]
+        public = [base.__name__ for base in kind.__mro__[1:] if not base.__name__.startswith("_")]
+        assert public[0] == parents[depth - 1], name
+        if issubclass(kind, ConsumerError):
+            assert (kind.default_code, str(int(kind.default_close_code))) == (code, close_code), name
+
+
+def test_codes_are_stable_and_unique() -> None:
+    codes = [kind.default_code for kind in ERRORS]
+    assert len(set(codes)) == len(codes)
+    assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_can_be_raised_with_or_without_closing(kind: type[ConsumerError]) -> None:
+    error = made(kind)
+    assert not error.close
+    assert error.close_code == kind.default_close_code
+    assert made(kind, close=True).close
+    closing = made(kind, close_code=4999)
+    assert (closing.close, closing.close_code) == (True, 4999)
+    assert 400 <= kind.http_status <= 599
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_has_a_code_and_a_message_to_replace(kind: type[ConsumerError]) -> None:
+    assert made(kind).body() == {"code": kind.default_code, "message": kind.default_message} | (
+        {"status": 402} if kind is HTTPError else {}
+    )
+    body = made(kind, code="mine", message="text", details=[1]).body()
+    assert (body["code"], body["message"], body["details"]) == ("mine", "text", [1])
+    assert str(made(kind, message="text")) == "text"
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_errors_can_be_copied_and_sent_to_other_processes(kind: type[ConsumerError]) -> None:
+    error = made(kind, message="text", details={"a": 1}, close=True)
+    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(twin) is kind
+        assert twin.body() == error.body()
+        assert (twin.close, twin.close_code) == (True, error.close_code)
+
+
+def test_the_root_takes_code_and_message_in_this_order() -> None:
+    error = ConsumerError("not_ready", "Wait.")
+    assert error.body() == {"code": "not_ready", "message": "Wait."}
+    assert repr(error) == "ConsumerError(code='not_ready', message='Wait.', close=False)"
+
+
+def test_details_are_left_out_only_where_there_are_none() -> None:
+    assert "details" not in InvalidData().body()
+    assert InvalidData(details=[]).body()["details"] == []
+
+
+def test_a_throttled_client_is_told_when_to_come_again() -> None:
+    assert Throttled(1.23456).body()["retry_after"] == 1.235
+    assert Throttled(0).body()["retry_after"] == 0
+    assert "retry_after" not in Throttled().body()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, NotAuthenticated), (403, PermissionDenied), (404, NotFound), (422, InvalidData)]
+)
+def test_http_errors_become_the_matching_ones(status: int, kind: type[ConsumerError]) -> None:
+    error = http_error(status, "text")
+    assert type(error) is kind
+    assert (error.message, error.details) == ("text", None)
+    error = http_error(status, [{"a": 1}])
+    assert (error.message, error.details) == (kind.default_message, [{"a": 1}])
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "3"}, 3),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "-1"}, 0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"X": "3"}, None),
+        (None, None),
+    ],
+)
+def test_429_keeps_its_header(headers: Any, seconds: float | None) -> None:
+    error = http_error(429, "slow", headers)
+    assert isinstance(error, Throttled)
+    assert error.retry_after == seconds
+
+
+def test_other_http_errors_keep_their_status() -> None:
+    assert http_error(402, "pay").body() == {"code": "http_error", "message": "pay", "status": 402}
+
+
+def test_mistakes_are_told_in_one_text() -> None:
+    problem = Problem("a-code", "Room.say, line 3", "this", "that", "do so")
+    error = ImproperlyConfigured("Room (app, line 1)", [problem])
+    assert error.problems == (problem,)
+    assert str(error) == (
+        "Room (app, line 1) has 1 mistake:\n\n1. [a-code] Room.say, line 3\n"
+        "   found:    this\n   expected: that\n   fix:      do so"
+    )
+    assert "has 2 mistakes:" in str(ImproperlyConfigured("Room", [problem, problem]))
+
+
+def test_an_error_class_with_a_code_of_its_own_takes_the_message_first():
+    class SoldOut(ConsumerError):
+        default_code = "sold_out"
+        default_message = "Nothing is left."
+
+    assert (SoldOut("Come back tomorrow.").code, SoldOut("Come back tomorrow.").message) == (
+        "sold_out",
+        "Come back tomorrow.",
+    )
+    assert SoldOut().message == "Nothing is left."
+    assert (SoldOut("other", "Another one.").code, ConsumerError("plain").code) == ("other", "plain")

@@ -1,0 +1,511 @@
+import asyncio
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_consumers.messages import text_frame
+from fastapi_consumers.outbox import Outbox
+
+
+class Socket:
+    """A server's ``send``, which waits while it is not writable."""
+
+    def __init__(self):
+        self.texts = []
+        self.writable = True
+        self.failure = None
+        self.cancelled = 0
+        self._waiting = deque()
+
+    async def send(self, message):
+        if not self.writable:
+            gate = asyncio.get_running_loop().create_future()
+            self._waiting.append(gate)
+            try:
+                await gate
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        if self.failure is not None:
+            raise self.failure
+        self.texts.append(message["text"])
+
+    def let_through(self, count=None):
+        """Everything from now on, or as many as that."""
+        if count is None:
+            self.writable = True
+        for _ in range(len(self._waiting) if count is None else count):
+            gate = self._waiting.popleft()
+            if not gate.done():
+                gate.set_result(None)
+
+
+class Told:
+    def __init__(self):
+        self.overflows = 0
+        self.lost = []
+
+
+def make(socket, *, opened=True, max_messages=3, max_bytes=1000, write_timeout=60.0):
+    told = Told()
+
+    def overflowed():
+        told.overflows += 1
+
+    outbox = Outbox(
+        socket.send,
+        max_messages=max_messages,
+        max_bytes=max_bytes,
+        write_timeout=write_timeout,
+        on_overflow=overflowed,
+        on_lost=told.lost.append,
+    )
+    if opened:
+        outbox.open()
+    return outbox, told
+
+
+def push(outbox, *texts):
+    for text in texts:
+        outbox.push(text_frame(str(text)))
+
+
+async def turns(count=5):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def tasks():
+    return len(asyncio.all_tasks())
+
+
+async def test_a_frame_is_sent_before_push_returns_and_costs_no_task():
+    socket, before = Socket(), tasks()
+    outbox, _ = make(socket)
+    push(outbox, "a", "b")
+    assert socket.texts == ["a", "b"]
+    assert (outbox.sent, outbox.dropped, outbox.waiting, outbox.is_idle) == (2, 0, 0, True)
+    assert tasks() == before
+
+
+async def test_while_a_send_waits_frames_queue_and_leave_in_order():
+    socket, before = Socket(), tasks()
+    outbox, _ = make(socket)
+    socket.writable = False
+    push(outbox, 1, 2, 3)
+    assert (socket.texts, outbox.waiting, outbox.is_idle) == ([], 2, False)
+    await turns()
+    socket.let_through()
+    # The one that waits is not overtaken although the socket is writable again.
+    push(outbox, 4)
+    await outbox.flush()
+    await turns()
+    assert socket.texts == ["1", "2", "3", "4"]
+    assert outbox.is_idle
+    assert tasks() == before
+    push(outbox, 5)
+    assert socket.texts[-1] == "5"
+
+
+async def test_before_open_frames_are_held_and_then_leave_in_order():
+    socket = Socket()
+    outbox, _ = make(socket, opened=False)
+    push(outbox, 1, 2)
+    await outbox.flush()
+    assert (socket.texts, outbox.waiting) == ([], 2)
+    outbox.open()
+    assert socket.texts == ["1", "2"]
+    outbox.open()
+    assert socket.texts == ["1", "2"]
+
+
+async def test_opening_towards_a_slow_socket_keeps_the_order():
+    socket = Socket()
+    outbox, _ = make(socket, opened=False)
+    push(outbox, 1, 2, 3)
+    socket.writable = False
+    outbox.open()
+    push(outbox, 4)
+    await turns()
+    socket.let_through()
+    await outbox.flush()
+    assert socket.texts == ["1", "2", "3", "4"]
+
+
+async def test_too_many_before_open_overflow():
+    outbox, told = make(Socket(), opened=False)
+    push(outbox, 1, 2, 3, 4)
+    assert (told.overflows, outbox.dropped, outbox.waiting, outbox.is_dead) == (1, 4, 0, True)
+    outbox.open()
+    assert not outbox.is_idle
+
+
+async def test_more_messages_than_may_wait_overflow_once_and_everything_is_dropped():
+    socket = Socket()
+    outbox, told = make(socket)
+    socket.writable = False
+    push(outbox, 1, 2, 3, 4)
+    assert (told.overflows, outbox.waiting) == (0, 3)
+    push(outbox, 5, 6)
+    assert (told.overflows, outbox.waiting, outbox.dropped, outbox.is_dead) == (1, 0, 6, True)
+    socket.let_through()
+    await turns()
+    assert (socket.texts, outbox.sent, told.lost) == ([], 0, [])
+
+
+async def test_more_bytes_than_may_wait_overflow():
+    socket = Socket()
+    outbox, told = make(socket, max_messages=100, max_bytes=10)
+    socket.writable = False
+    push(outbox, "in flight", "x" * 6, "y" * 4)
+    assert told.overflows == 0
+    push(outbox, "z")
+    assert told.overflows == 1
+
+
+async def test_bytes_that_were_written_make_room_again():
+    socket = Socket()
+    outbox, told = make(socket, max_bytes=10)
+    socket.writable = False
+    push(outbox, "in flight", "x" * 6, "y" * 4)
+    await turns()
+    socket.let_through(1)
+    await turns()
+    assert outbox.waiting == 1
+    push(outbox, "z" * 6)
+    assert (told.overflows, outbox.waiting) == (0, 2)
+    outbox.abort()
+
+
+async def test_a_message_larger_than_all_that_may_wait_goes_out_to_a_healthy_socket():
+    socket = Socket()
+    outbox, told = make(socket, max_bytes=10)
+    push(outbox, "x" * 100)
+    assert (len(socket.texts), told.overflows) == (1, 0)
+
+
+async def test_a_message_that_takes_too_long_to_be_written_overflows():
+    socket = Socket()
+    outbox, told = make(socket, write_timeout=0.01)
+    socket.writable = False
+    push(outbox, 1, 2)
+    await outbox.flush()
+    assert (told.overflows, outbox.dropped, socket.cancelled, outbox.is_dead) == (1, 2, 1, True)
+
+
+async def test_each_message_has_its_own_time():
+    socket = Socket()
+    outbox, told = make(socket, write_timeout=0.2)
+    socket.writable = False
+    push(outbox, 1, 2, 3)
+    for _ in range(3):
+        await asyncio.sleep(0.08)
+        socket.let_through(1)
+    await outbox.flush()
+    assert (socket.texts, told.overflows) == (["1", "2", "3"], 0)
+
+
+@pytest.mark.parametrize("failure", [OSError("gone"), TimeoutError("ETIMEDOUT"), RuntimeError("closed")])
+async def test_a_lost_peer_is_told_once_and_everything_is_dropped(failure):
+    socket = Socket()
+    socket.failure = failure
+    outbox, told = make(socket)
+    push(outbox, 1, 2)
+    assert told.lost == [failure]
+    assert (outbox.dropped, outbox.sent, outbox.is_dead, outbox.is_idle, told.overflows) == (2, 0, True, False, 0)
+
+
+@pytest.mark.parametrize("failure", [OSError("gone"), TimeoutError("ETIMEDOUT"), RuntimeError("closed")])
+async def test_a_peer_that_is_lost_while_a_send_waits(failure):
+    socket = Socket()
+    outbox, told = make(socket)
+    socket.writable = False
+    push(outbox, 1, 2)
+    waiter = asyncio.create_task(outbox.flush())
+    await turns()
+    socket.failure = failure
+    socket.let_through()
+    await waiter
+    assert (told.lost, told.overflows, outbox.dropped) == ([failure], 0, 2)
+
+
+async def test_push_does_not_raise_where_send_itself_raises():
+    def send(message):
+        raise OSError("at once")
+
+    told = []
+    outbox = Outbox(send, max_messages=1, max_bytes=1, write_timeout=1, on_overflow=lambda: None, on_lost=told.append)
+    outbox.open()
+    push(outbox, 1)
+    assert [str(error) for error in told] == ["at once"]
+
+
+async def test_a_server_that_was_cancelled_is_lost_and_does_not_cancel_who_publishes():
+    socket = Socket()
+    socket.failure = asyncio.CancelledError()
+    outbox, told = make(socket)
+    push(outbox, 1)
+    assert told.lost == [socket.failure]
+
+
+async def test_an_interrupt_by_the_keyboard_comes_out():
+    socket = Socket()
+    socket.failure = KeyboardInterrupt()
+    outbox, _ = make(socket)
+    with pytest.raises(KeyboardInterrupt):
+        push(outbox, 1)
+    assert outbox.is_dead
+
+
+class Awaitable:
+    """No coroutine: an iterator without send() or throw()."""
+
+    def __init__(self, rounds, done):
+        self.rounds, self.done = rounds, done
+
+    def __await__(self):
+        class Steps:
+            def __init__(self, rounds, done):
+                self.rounds, self.done = rounds, done
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if self.rounds:
+                    self.rounds -= 1
+                    return None
+                self.done()
+                raise StopIteration
+
+        return Steps(self.rounds, self.done)
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+async def test_send_may_return_an_awaitable_that_is_no_coroutine(rounds):
+    sent = []
+
+    def send(message):
+        return Awaitable(rounds, lambda: sent.append(message["text"]))
+
+    outbox = Outbox(
+        send, max_messages=9, max_bytes=99, write_timeout=1, on_overflow=lambda: None, on_lost=lambda error: None
+    )
+    outbox.open()
+    push(outbox, 1, 2)
+    assert sent == (["1", "2"] if rounds == 0 else [])
+    await outbox.flush()
+    assert sent == ["1", "2"]
+
+
+async def test_send_may_return_a_future():
+    futures = []
+
+    def send(message):
+        futures.append(asyncio.get_running_loop().create_future())
+        return futures[-1]
+
+    outbox = Outbox(
+        send, max_messages=9, max_bytes=99, write_timeout=1, on_overflow=lambda: None, on_lost=lambda error: None
+    )
+    outbox.open()
+    push(outbox, 1, 2)
+    await turns()
+    assert len(futures) == 1
+    futures[0].set_result(None)
+    await turns()
+    futures[1].set_result(None)
+    await outbox.flush()
+    assert outbox.sent == 2
+
+
+async def test_flush_waits_for_what_was_pushed_before_and_not_for_what_came_after():
+    socket = Socket()
+    outbox, _ = make(socket, max_messages=99)
+    socket.writable = False
+    push(outbox, 1, 2)
+    flushed = asyncio.create_task(outbox.flush())
+    await turns()
+    push(outbox, 3, 4)
+    socket.let_through(1)
+    await turns()
+    assert not flushed.done()
+    socket.let_through(1)
+    await turns()
+    assert flushed.done()
+    assert (socket.texts, outbox.waiting) == (["1", "2"], 1)
+    outbox.abort()
+
+
+async def test_several_may_flush():
+    socket = Socket()
+    outbox, _ = make(socket)
+    socket.writable = False
+    done = []
+
+    async def send(text):
+        push(outbox, text)
+        await outbox.flush()
+        done.append(text)
+
+    senders = [asyncio.create_task(send(number)) for number in range(3)]
+    await turns()
+    for number in range(3):
+        socket.let_through(1)
+        await turns()
+        assert done == list(range(number + 1))
+    assert all(sender.done() for sender in senders)
+
+
+async def test_cancelling_who_flushes_does_not_touch_what_is_written():
+    socket = Socket()
+    outbox, _ = make(socket)
+    socket.writable = False
+    push(outbox, 1)
+    waiter = asyncio.create_task(outbox.flush())
+    other = asyncio.create_task(outbox.flush())
+    await turns()
+    waiter.cancel()
+    await asyncio.wait([waiter])
+    assert waiter.cancelled()
+    socket.let_through()
+    await other
+    assert (socket.texts, socket.cancelled) == (["1"], 0)
+
+
+async def test_abort_drops_what_waits_and_what_is_written_and_wakes_who_flushes():
+    socket, before = Socket(), tasks()
+    outbox, told = make(socket)
+    socket.writable = False
+    push(outbox, 1, 2)
+    waiter = asyncio.create_task(outbox.flush())
+    await turns()
+    outbox.abort()
+    await waiter
+    await turns()
+    push(outbox, 3)
+    outbox.abort()
+    assert (outbox.dropped, outbox.sent, socket.cancelled, socket.texts) == (3, 0, 1, [])
+    assert (told.overflows, told.lost) == (0, [])
+    assert tasks() == before
+
+
+async def test_abort_before_the_writer_had_its_first_turn():
+    socket, before = Socket(), tasks()
+    outbox, _ = make(socket)
+    socket.writable = False
+    push(outbox, 1)
+    outbox.abort()
+    await outbox.flush()
+    await turns()
+    assert (outbox.dropped, socket.texts, tasks()) == (1, [], before)
+
+
+async def test_abort_before_open():
+    socket = Socket()
+    outbox, _ = make(socket, opened=False)
+    push(outbox, 1)
+    outbox.abort()
+    outbox.open()
+    push(outbox, 2)
+    assert (socket.texts, outbox.dropped) == ([], 2)
+
+
+async def test_once_sealed_it_writes_what_waits_and_takes_no_more():
+    socket = Socket()
+    outbox, told = make(socket)
+    socket.writable = False
+    push(outbox, 1, 2)
+    outbox.seal()
+    push(outbox, 3)
+    await turns()
+    socket.let_through()
+    await outbox.flush()
+    push(outbox, 4)
+    assert (socket.texts, outbox.dropped, outbox.is_dead, told.overflows) == (["1", "2"], 2, False, 0)
+
+
+async def test_sealed_before_open():
+    socket = Socket()
+    outbox, _ = make(socket, opened=False)
+    push(outbox, 1)
+    outbox.seal()
+    outbox.open()
+    assert (socket.texts, outbox.dropped) == ([], 1)
+
+
+@pytest.mark.parametrize("end", [Outbox.abort, Outbox.seal])
+async def test_flush_gives_others_a_turn_where_nothing_can_be_sent_any_more(end):
+    outbox, _ = make(Socket())
+    end(outbox)
+
+    async def endless():
+        while True:
+            push(outbox, "x")
+            await outbox.flush()
+
+    task = asyncio.create_task(endless())
+    await turns()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_a_writer_that_somebody_else_cancels_ends_the_outbox():
+    socket, mine = Socket(), asyncio.all_tasks()
+    outbox, _ = make(socket)
+    socket.writable = False
+    push(outbox, 1, 2)
+    await turns()
+    (writer,) = asyncio.all_tasks() - mine
+    writer.cancel()
+    await asyncio.wait([writer])
+    assert (outbox.is_dead, outbox.dropped) == (True, 2)
+    await outbox.flush()
+
+
+Step = st.sampled_from(["push", "block", "let one through", "unblock", "turn", "fail", "abort", "flush", "seal"])
+
+
+@given(st.lists(Step, max_size=40))
+def test_nothing_is_lost_unseen_duplicated_or_reordered(steps):
+    async def run():
+        socket = Socket()
+        outbox, told = make(socket, max_messages=5)
+        pushed, flushing = 0, []
+        for step in steps:
+            match step:
+                case "push":
+                    pushed += 1
+                    push(outbox, pushed)
+                case "block":
+                    socket.writable = False
+                case "let one through":
+                    socket.let_through(min(1, len(socket._waiting)))
+                case "unblock":
+                    socket.let_through()
+                case "turn":
+                    await turns(2)
+                case "fail":
+                    socket.failure = OSError()
+                case "abort":
+                    outbox.abort()
+                case "seal":
+                    outbox.seal()
+                case "flush":
+                    flushing.append(asyncio.create_task(outbox.flush()))
+            in_flight = 0 if outbox._task is None else 1
+            assert outbox.sent + outbox.dropped + outbox.waiting + in_flight == pushed
+            assert told.overflows + len(told.lost) <= 1
+            assert outbox.waiting <= 5
+        socket.let_through()
+        await turns(pushed * 2 + 5)
+        assert all(task.done() for task in flushing)
+        assert outbox.sent + outbox.dropped == pushed
+        assert len(socket.texts) == outbox.sent
+        # What was sent is a prefix of what was pushed.
+        assert socket.texts == [str(number) for number in range(1, outbox.sent + 1)]
+
+    asyncio.run(run())
