@@ -19,7 +19,7 @@ from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_p
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # One event loop for all of the module, so that they share a browser.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser]
 
 FLAGS = [
     "--no-sandbox",
