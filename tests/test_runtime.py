@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import httpx
@@ -42,6 +43,12 @@ def make_app(*routes, **options):
 
 def http(app):
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://testserver")
+
+
+def in_a_thread(function):
+    """``asyncio.run`` in the tests' own thread would take the loop away that pytest-asyncio keeps there."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(function).result(30)
 
 
 # From endpoints
@@ -281,16 +288,20 @@ def test_it_opens_anew_in_an_event_loop_that_follows_one_that_is_gone(make_trans
         await client.assert_event("x")
         await client.disconnect()
 
-    asyncio.run(once())
-    asyncio.run(once())
+    in_a_thread(lambda: asyncio.run(once()))
+    in_a_thread(lambda: asyncio.run(once()))
 
 
 def test_without_a_running_loop_it_tells_whether_its_own_could_still_run():
     consumers = Consumers()
-    with asyncio.Runner() as runner:
-        runner.run(consumers.open())
-        assert consumers.is_open
-    assert not consumers.is_open
+
+    def run():
+        with asyncio.Runner() as runner:
+            runner.run(consumers.open())
+            assert consumers.is_open
+        assert not consumers.is_open
+
+    in_a_thread(run)
 
 
 async def test_another_event_loop_beside_it_is_told_that_it_cannot_reach_the_sockets():
