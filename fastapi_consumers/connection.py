@@ -110,6 +110,8 @@ class Connection:
         """A Starlette ``WebSocket`` for reading headers, cookies and state. It cannot take frames from the consumer."""
         if self._websocket is None:
             self._websocket = SocketView(self.scope, _no_receive, self._send_for_view)
+            # Its websocket.connect has been received.
+            self._websocket.client_state = WebSocketState.CONNECTED
             if self.is_accepted:
                 self._show_accepted()
         return self._websocket
@@ -164,7 +166,7 @@ class Connection:
 
     def _show_accepted(self) -> None:
         assert self._websocket is not None
-        self._websocket.client_state = self._websocket.application_state = WebSocketState.CONNECTED
+        self._websocket.application_state = WebSocketState.CONNECTED
 
     async def refuse(self, error: ConsumerError) -> None:
         """Refuse the handshake for this reason.
@@ -206,7 +208,8 @@ class Connection:
         if self._closing:
             return
         self._closing = self.is_closing = True
-        self.close_code, self.close_reason = code, close_reason(reason)
+        if self.close_code is None:
+            self.close_code, self.close_reason = code, close_reason(reason)
         try:
             await self._send_close()
         except asyncio.CancelledError:

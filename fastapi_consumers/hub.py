@@ -144,7 +144,8 @@ class Hub:
         if not found.subscribed:
             try:
                 async with found.lock:
-                    if not found.subscribed:
+                    # Nobody is left if it left while it waited here; then the topic is forgotten already.
+                    if found.members and not found.subscribed:
                         await self.transport.subscribe(topic)
                         found.subscribed = True
             except BaseException:
@@ -206,7 +207,9 @@ class Hub:
             self._forget(topic, found)
 
     def _forget(self, topic: str, found: _Topic) -> None:
-        if not found.members and not found.subscribed and self._topics.get(topic) is found:
+        # Whoever holds the lock is at the transport, and forgets it afterwards.
+        is_empty = not found.members and not found.subscribed and not found.lock.locked()
+        if is_empty and self._topics.get(topic) is found:
             del self._topics[topic]
 
     async def publish(self, topic: str, packet: Packet) -> None:

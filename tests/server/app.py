@@ -1,0 +1,228 @@
+"""The application that the tests of this folder talk to, and the process that serves it.
+
+Run as a script with the file descriptor of a listening socket and uvicorn's options as JSON.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Response
+from pydantic import BaseModel
+from starlette.websockets import WebSocket
+
+from fastapi_consumers import ConsumerError, GroupConsumer, PersonConsumer, RelayConsumer, action, add_consumers, path
+from fastapi_consumers.exceptions import BrokerUnavailable, GroupFull, NotAuthenticated, PermissionDenied, Throttled
+
+counts: Counter[str] = Counter()
+
+
+class Counted:
+    """Counts what has to be balanced in the end."""
+
+    async def connect(self: Any) -> None:
+        counts["connect"] += 1
+        await self.accept()
+
+    async def disconnect(self: Any, code: int) -> None:
+        counts["disconnect"] += 1
+        counts[f"code {code}"] += 1
+
+    async def on_join(self, group: str) -> None:
+        counts["join"] += 1
+
+    async def on_leave(self, group: str) -> None:
+        counts["leave"] += 1
+
+
+class Point(BaseModel):
+    x: float
+    y: float = 0.0
+
+
+class Target(Counted, GroupConsumer):
+    groups = ["{kind}.{room}"]
+    max_message_size = 16 * 1024
+    max_inbox = 16
+    inbox_timeout = 0.5
+    write_timeout = 1.0
+
+    @action
+    async def echo(self, text: str) -> str:
+        return text
+
+    @action
+    async def move(self, data: Point) -> Point:
+        return data
+
+    @action
+    async def anything(self, data: Any = None) -> Any:
+        return data
+
+    @action(concurrent=True)
+    async def beside(self, text: str) -> str:
+        await asyncio.sleep(0)
+        return text
+
+    @action
+    async def say(self, text: str) -> None:
+        await self.broadcast("said", text)
+
+    @action
+    async def burst(self, count: int, size: int = 10) -> None:
+        for number in range(count):
+            await self.broadcast("burst", [number, "x" * size])
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+
+    @action
+    async def sleep(self, seconds: float) -> str:
+        counts["sleep began"] += 1
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            counts["sleep cancelled"] += 1
+            raise
+        return "slept"
+
+    @action
+    async def endless(self) -> AsyncIterator[int]:
+        """It never waits for anything but its client."""
+        number = 0
+        try:
+            while True:
+                yield number
+                number += 1
+        finally:
+            counts["endless ended"] += 1
+
+
+class Patient(Target):
+    """A target whose outbox takes long to be full."""
+
+    max_outbox = 100_000
+    max_outbox_bytes = 100_000_000
+    write_timeout = 30.0
+    inbox_timeout = 30.0
+
+
+class Refused(Counted, GroupConsumer):
+    """Its permission raises what the path names."""
+
+    @staticmethod
+    async def permission(consumer: Any, action: Any = None) -> bool:
+        errors: dict[str, ConsumerError] = {
+            "401": NotAuthenticated(),
+            "403": PermissionDenied("No entry."),
+            "429": Throttled(7.2),
+            "503": BrokerUnavailable(),
+            "full": GroupFull(),
+        }
+        raise errors[consumer.path_params["why"]]
+
+    permission_classes = [permission]
+
+
+class RefusedWithWords(Refused):
+    accept_refused = True
+
+
+class Two(Counted, PersonConsumer):
+    groups = ["two"]
+
+
+class Relay(Counted, RelayConsumer):
+    groups = ["relay"]
+
+
+routes = [
+    path("/target/{kind}/{room}", Target),
+    path("/patient/{kind}/{room}", Patient),
+    path("/refused/{why}", Refused),
+    path("/words/{why}", RefusedWithWords),
+    path("/two", Two),
+    path("/relay", Relay),
+]
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    # Uvicorn has waited for all sockets. The process itself ends by the signal that stopped it.
+    print("served", json.dumps(counts), flush=True)
+
+
+app = FastAPI(lifespan=lifespan)
+consumers = add_consumers(app, routes, allowed_origins=["*"])
+
+
+@app.get("/state")
+async def state() -> dict[str, Any]:
+    current = app.state.consumers
+    return {
+        "pid": os.getpid(),
+        "loop": type(asyncio.get_running_loop()).__module__,
+        "connections": len(current.connections),
+        "channels": len(current.hub._channels),
+        "topics": sorted(current.hub.topics()),
+        "bad_packets": current.hub.bad_packets,
+        "pumps": sum(connection.inbox.is_pumping for connection in current.connections),
+        "outboxes": {
+            connection.channel_name: [connection.outbox.waiting, connection.outbox.sent, connection.outbox.dropped]
+            for connection in current.connections
+        },
+        "watched": len(current.watch._busy),
+        "tasks": len(asyncio.all_tasks()),
+        "counts": counts,
+    }
+
+
+@app.post("/broadcast/{kind}/{room}")
+async def broadcast(kind: str, room: str, name: str, count: int, size: int = 0) -> Response:
+    for number in range(count):
+        await app.state.consumers.broadcast(f"{kind}.{room}", name, [number, "x" * size])
+        if number % 10 == 0:
+            await asyncio.sleep(0)
+    return Response()
+
+
+@app.websocket("/control")
+async def control(websocket: WebSocket) -> None:
+    """The loop that people write by hand: while it works, nobody reads the socket."""
+    await websocket.accept()
+    while True:
+        seconds = float(await websocket.receive_text())
+        await asyncio.sleep(seconds)
+        await websocket.send_text("slept")
+
+
+class OneLine(logging.Formatter):
+    """A record, its traceback included, is one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).replace("\n", " | ")
+
+
+def main() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    options = json.loads(sys.argv[2])
+    config = uvicorn.Config(app, log_config=None, access_log=False, **options)
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        uvicorn.Server(config).run([listening])
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()
