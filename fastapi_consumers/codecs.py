@@ -53,6 +53,7 @@ def _is_finite(value: Any) -> bool:
                 return False
         elif isinstance(item, dict):
             stack.extend(item.values())
+            stack.extend(key for key in item if isinstance(key, float))
         elif isinstance(item, list | tuple | set | frozenset):
             stack.extend(item)
         elif isinstance(item, BaseModel):
@@ -72,6 +73,7 @@ def _place_of_not_finite(value: Any) -> tuple[int | str, ...] | None:
                 return place
         elif isinstance(item, dict):
             stack += [((*place, str(key)), inner) for key, inner in item.items()]
+            stack += [((*place, str(key)), key) for key in item if isinstance(key, float)]
         elif isinstance(item, list | tuple | set | frozenset):
             stack += [((*place, index), inner) for index, inner in enumerate(item)]
         elif isinstance(item, BaseModel):

@@ -357,6 +357,16 @@ def _check_names(declared: Declared, problems: list[Problem]) -> None:
     """An attribute that looks like a misspelt option would be ignored in silence, and with it a policy or a limit."""
     for klass in declared.own:
         for name, value in vars(klass).items():
+            if name in RESERVED and not callable(value):
+                problems.append(
+                    Problem(
+                        "not-supported-yet",
+                        f"{klass.__qualname__}.{name}",
+                        f"the attribute {name!r}, which would be ignored in silence",
+                        "only options that work",
+                        "leave it out until a version that supports it",
+                    )
+                )
             if name in OPTION_NAMES or name in RESERVED or name.startswith("_") or callable(value):
                 continue
             looks_like_one = name.startswith("max_") or name.endswith(("_classes", "_class", "_origins", "_timeout"))

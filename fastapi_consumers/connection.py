@@ -63,6 +63,10 @@ class Connection:
         self._websocket: WebSocket | None = None
         self._working = False
         self._interrupted = False
+        #: Whether sending failed although the client is there.
+        self.is_broken = False
+        #: Whether the server was given the close; it may be waiting to write it.
+        self._close_sent = False
         #: Whether the close, or the refusal, has been sent or given up.
         self._closing = False
         #: The task that runs the consumer, until teardown begins.
@@ -231,7 +235,8 @@ class Connection:
         try:
             async with asyncio.timeout(timeout):
                 await self.outbox.flush()
-                if not self.is_lost and self.inbox.gone is None:
+                if not self.is_lost and self.inbox.gone is None and not self._close_sent:
+                    self._close_sent = True
                     await self._send(message)
         except TimeoutError:
             # The socket takes no bytes, so a close frame cannot arrive either; the server drops the connection.
@@ -351,6 +356,8 @@ class Connection:
         # which says with what code it went, is the next thing to be received.
         logger.debug("the socket was lost while it was written to: %r", error)
         self.is_lost = True
+        # Starlette says RuntimeError for a client that has gone too; then a disconnect is the next thing received.
+        self.is_broken = not isinstance(error, OSError | WebSocketDisconnect)
         if self._working:
             if self.close_code is None:
                 self.close_code = CloseCode.ABNORMAL

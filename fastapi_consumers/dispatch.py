@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, aclosing, nullcontext
 from typing import Any
 
 from .actions import Action
-from .builtin_actions import nothing_to_cancel
+from .cancelling import Cancelling
 from .connection import Connection
 from .exceptions import (
     ActionDeprecated,
@@ -46,11 +46,8 @@ class Dispatcher:
 
     __slots__ = (
         "_bad_frames",
-        "_cancel_current",
-        "_cancelled",
         "_connection",
         "_consumer",
-        "_current",
         "_direct",
         "_frame_type",
         "_framer",
@@ -60,7 +57,7 @@ class Dispatcher:
         "_read",
         "_reader",
         "_reads_frames",
-        "_tasks",
+        "_running",
         "_throttles",
         "turn",
     )
@@ -82,11 +79,7 @@ class Dispatcher:
         #: The consumer's throttles, unless they have counted the frame before it came here.
         self._throttles = self._plan.throttles if counts_requests else ()
         self._bad_frames = 0
-        self._current: RequestId | None = None
-        self._cancel_current = False
-        self._cancelled: set[RequestId] = set()
-        #: Concurrent actions, and their requests for as long as they can be cancelled.
-        self._tasks: dict[asyncio.Task[None], Request | None] | None = None
+        self._running = Cancelling(connection)
         self._mailbox: Mailbox | None = None
 
     def start(self) -> None:
@@ -98,46 +91,17 @@ class Dispatcher:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    async def handle(self, frame: str | bytes | Request) -> None:
+    def handle(self, frame: str | bytes | Request) -> Coroutine[Any, Any, None]:
         """Run what one frame asks for, or a request that was read from one before."""
         if isinstance(frame, self._frame_type):
-            request = self._read(frame)
-        elif isinstance(frame, Request):
-            request = frame
-        else:
-            await self._connection.close(CloseCode.UNSUPPORTED_DATA, "unsupported_data")
-            return
-        plan = self._direct.get(request.action)
-        if plan is not None and request.error is None and not self._cancelled:
-            # The same as below for an action that nothing stands before, in one coroutine and with no question asked.
-            self._bad_frames = 0
-            self._current = request.request_id
-            try:
-                result = await plan.call(self._consumer, request.data)
-                self._current = None  # It has ended: from here on there is nothing to cancel.
-                if result is not None or request.request_id is not None:
-                    returns = plan.returns
-                    if returns.validate is not None and result is not None:
-                        result = returns.validate(result)
-                    outbox = self._outbox
-                    outbox.push(self._framer.ok(plan.name, request.request_id, result, returns))
-                    if not outbox.is_idle:
-                        await outbox.flush()
-            except asyncio.CancelledError as cancellation:
-                await self._fail_cancelled(request, cancellation)
-            except Exception as error:
-                self._current = None
-                await self._fail(request, error)
-            finally:
-                self._current = None
-                if self._cancel_current:
-                    self._end_cancel()
-        else:
-            await self._handle(request, self.turn)
+            return self._attend(self._read(frame), self.turn)
+        if isinstance(frame, Request):
+            return self._attend(frame, self.turn)
+        return self._connection.close(CloseCode.UNSUPPORTED_DATA, "unsupported_data")
 
-    async def handle_content(self, content: Any) -> None:
+    def handle_content(self, content: Any) -> Coroutine[Any, Any, None]:
         """The same for a frame that is decoded already. The caller has the turn."""
-        await self._handle(self._reader.read_content(content), None)
+        return self._attend(self._reader.read_content(content), None)
 
     async def reject(self, error: InvalidFrame) -> None:
         """Answer a frame that could not even be decoded."""
@@ -148,49 +112,64 @@ class Dispatcher:
         request = self._reader.read_content(content)
         await self._fail(request._replace(error=None), error)
 
+    async def _attend(self, request: Request, turn: asyncio.Lock | None) -> None:
+        """See to it that the request is answered exactly once, whatever becomes of it."""
+        running = self._running
+        action = self._direct.get(request.action)
+        running.current = request.request_id
+        try:
+            if action is not None and request.error is None and not running.waiting:
+                # Nothing stands before it: called here, with no question asked.
+                self._bad_frames = 0
+                result = await action.call(self._consumer, request.data)
+                running.current = None
+                if result is not None or request.request_id is not None:
+                    returns = action.returns
+                    if returns.validate is not None and result is not None:
+                        result = returns.validate(result)
+                    outbox = self._outbox
+                    outbox.push(self._framer.ok(action.name, request.request_id, result, returns))
+                    if not outbox.is_idle:
+                        await outbox.flush()
+            else:
+                await self._handle(request, turn)
+        except asyncio.CancelledError as cancellation:
+            await self._fail(request, Cancelled() if running.is_ours(cancellation) else _stray(cancellation))
+        except Exception as error:
+            running.current = None
+            await self._fail(request, error)
+        finally:
+            running.current = None
+            if running.requested:
+                running.end()
+
     async def _handle(self, request: Request, turn: asyncio.Lock | None) -> None:
+        if self._running.waiting and self._running.take(request.request_id):
+            raise Cancelled
         plan = self._plan.actions.get(request.action) if request.action is not None else None
         if request.error is not None or plan is None:
             async with turn or nullcontext():
                 await self._handle_error(request, plan)
-            return
-        self._bad_frames = 0
-        if self._cancelled and self._is_cancelled(request.request_id):
-            await self._fail(request, Cancelled())
-            return
-        self._current = request.request_id
-        try:
-            if plan.action.concurrent:
-                await self._start_task(plan, request)
-            else:
-                async with turn or nullcontext():
-                    await self._run(plan, request)
-        except asyncio.CancelledError as cancellation:
-            await self._fail_cancelled(request, cancellation)
-        except Exception as error:
-            self._current = None
-            await self._fail(request, error)
-        finally:
-            self._current = None
-            if self._cancel_current:
-                self._end_cancel()
-
-    async def _fail_cancelled(self, request: Request, cancellation: asyncio.CancelledError) -> None:
-        """Answer a request that its client cancelled. Any other cancellation is raised again."""
-        self._current = None
-        if not self._cancel_current:
-            raise cancellation
-        self._end_cancel()
-        await self._fail(request, Cancelled())
+        elif plan.action.concurrent:
+            self._bad_frames = 0
+            await self._start_task(plan, request)
+        else:
+            self._bad_frames = 0
+            async with turn or nullcontext():
+                await self._run(plan, request)
 
     async def _handle_error(self, request: Request, plan: ActionPlan | None) -> None:
         """Answer a request that is wrong, but only to those who may have asked."""
         failure = request.error if request.error is not None else InternalError()
+        # What is wrong has been read more than once: the others come first now.
+        await asyncio.sleep(0)
         try:
             await self._check(plan, plan.action if plan is not None else None)
         except Exception as error:
+            self._running.current = None
             await self._fail(request, error)
         else:
+            self._running.current = None
             await self._fail(request, failure)
         if isinstance(failure, InvalidFrame):
             self._bad_frames += 1
@@ -261,7 +240,7 @@ class Dispatcher:
                     await outbox.flush()
 
     async def _answer(self, action: Action, request: Request, result: Any, *, final: bool = False) -> None:
-        self._forget(action)
+        self._running.forget(concurrent=action.concurrent)
         if result is None and request.request_id is None and not final:
             return
         returns = action.returns
@@ -309,7 +288,7 @@ class Dispatcher:
     # -- tasks and cancelling --------------------------------------------------------------------------------------
 
     async def _start_task(self, plan: ActionPlan, request: Request) -> None:
-        tasks = self._tasks = {} if self._tasks is None else self._tasks
+        tasks = self._running.tasks
         while len(tasks) >= self._plan.limits.max_concurrent_actions:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.get_running_loop().create_task(self._run_task(plan, request))
@@ -317,82 +296,50 @@ class Dispatcher:
         task.add_done_callback(tasks.pop)
 
     async def _run_task(self, plan: ActionPlan, request: Request) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
+            if self._running.tasks.get(task) is None:
+                raise Cancelled  # Before it began.
             await self._run(plan, request)
-        except asyncio.CancelledError:
-            # Cancelled by its client, or because the socket is gone: then nobody waits for an answer.
+        except asyncio.CancelledError as cancellation:
+            # By its client, or because the socket is gone: then nobody waits for an answer.
             if self._connection.is_closing:
                 raise
-            await self._fail(request, Cancelled())
+            self._running.forget(concurrent=True)
+            await self._fail(request, Cancelled() if task.cancelling() else _stray(cancellation))
         except Exception as error:
-            self._forget(plan.action)
+            self._running.forget(concurrent=True)
             await self._fail(request, error)
 
-    def _forget(self, action: Action) -> None:
-        """The action has ended, and what follows is its answer: there is nothing to cancel any more."""
-        if not action.concurrent:
-            self._current = None
-        elif self._tasks is not None and (task := asyncio.current_task()) in self._tasks:
-            self._tasks[task] = None
-
     def cancel(self, request_id: RequestId) -> bool:
-        """Cancel the request of this id if it runs, or will run. ``False`` if there is none that might."""
-        tasks = self._tasks or {}
-        task = next((task for task, running in tasks.items() if running and running.request_id == request_id), None)
-        if task is not None:
-            tasks[task] = None
-            task.cancel()
-        elif self._current == request_id and self._connection.task is not asyncio.current_task():
-            if not self._cancel_current and self._connection.task is not None:
-                self._cancel_current = True
-                self._connection.task.cancel()
-        elif any(
-            isinstance(item, Request) and item.request_id == request_id for item in self._connection.inbox.queued()
-        ):
-            self._cancelled.add(request_id)
-        else:
-            return False
-        return True
-
-    def _end_cancel(self) -> None:
-        """Take back the cancellation that ``cancel`` asked for, and no other."""
-        self._cancel_current = False
-        task = self._connection.task
-        if task is not None:
-            others = task.uncancel()
-            self._connection.check_interrupted()
-            if others > self._connection.cancelling:
-                # Somebody else has cancelled the task too, with the same CancelledError.
-                raise asyncio.CancelledError
-
-    def _is_cancelled(self, request_id: RequestId | None) -> bool:
-        if request_id not in self._cancelled:
-            return False
-        self._cancelled.discard(request_id)
-        return True
+        """Cancel the concurrent request of this id, for a ``cancel`` whose turn has come: what waits was sent later."""
+        return self._running.cancel(request_id, running_only=True)
 
     def peek(self, frame: str | bytes) -> Any:
-        """Read a frame that comes while an action runs. A ``cancel`` is dealt with at once, ahead of what waits.
+        """Read a frame that comes while an action runs. A ``cancel`` that hits is dealt with ahead of what waits.
 
-        What is to wait is returned: the request, or the frame where the consumer reads frames itself.
+        What is to wait is returned: the request, or the frame where the consumer reads frames itself. A ``cancel`` of
+        nothing waits too, so that it is counted like any other request.
         """
-        if not isinstance(frame, self._frame_type):
+        if not self._reads_frames or not isinstance(frame, self._frame_type):
             return frame
-        if self._reads_frames or (self._plan.has_cancel and _mentions_cancel(frame)):
-            request = self._read(frame)
-            if request.action == "cancel" and request.error is None and self._plan.has_cancel:
-                self._cancel_now(request)
-                return None
-            return request if self._reads_frames else frame
-        return frame
-
-    def _cancel_now(self, request: Request) -> None:
-        found = self.cancel(request.data["request_id"])
-        error = None if found else nothing_to_cancel()
+        request = self._read(frame)
+        if request.action != "cancel" or request.error is not None or not self._plan.has_cancel:
+            return request
+        cancelled = request.data["request_id"]
+        if not self._running.cancel(cancelled):
+            return request
         # Where the envelope is flat the two ids are one, and the one answer is that of the cancelled request.
-        if not found or request.request_id not in (None, request.data["request_id"]):
-            status: Any = "ok" if found else "error"
-            self._outbox.push(self._framer.reply(Reply("cancel", request.request_id, status, error=error)))
+        if request.request_id not in (None, cancelled):
+            reply = Reply("cancel", request.request_id, "ok")
+            try:
+                frame_of_reply = self._framer.reply(reply)
+            except Exception:
+                logger.exception("the answer to a cancel could not be encoded by %s", self._plan.options.name)
+                frame_of_reply = self._plan.fallback.reply(reply)
+            self._outbox.push(frame_of_reply)
+        return None
 
     def receive_message(self, message: dict[str, Any]) -> None:
         """Have the event method for a channel layer message called, in turn with the actions."""
@@ -404,7 +351,7 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Cancel everything that still runs, and wait for it."""
-        tasks: set[asyncio.Task[None]] = {*(self._tasks or ())}
+        tasks = {*self._running.tasks}
         if self._mailbox is not None and self._mailbox.task is not None:
             tasks.add(self._mailbox.task)
         for task in tasks:
@@ -415,5 +362,8 @@ class Dispatcher:
                 logger.warning("%d actions of %s ignore their cancellation", len(pending), self._plan.options.name)
 
 
-def _mentions_cancel(frame: str | bytes) -> bool:
-    return "cancel" in frame if isinstance(frame, str) else b"cancel" in frame
+def _stray(cancellation: asyncio.CancelledError) -> Exception:
+    """For an action that ended with a ``CancelledError`` although nobody cancelled it."""
+    error = RuntimeError("the action awaited something that was cancelled")
+    error.__cause__ = cancellation
+    return error

@@ -34,7 +34,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from .types import CloseCode
+from .types import CloseCode, check_close_code
 
 
 class Problem(NamedTuple):
@@ -114,7 +114,7 @@ class ConsumerError(Exception):
         self.code = code if code is not None else self.default_code
         self.message = message if message is not None else self.default_message
         self.close = close or close_code is not None
-        self.close_code = int(close_code if close_code is not None else self.default_close_code)
+        self.close_code = check_close_code(close_code if close_code is not None else self.default_close_code)
         self.details = details
         super().__init__(self.message)
 

@@ -34,7 +34,11 @@ async def explain(failure: Exception, where: str, consumer: Any, connection: Con
     if isinstance(failure, ConsumerError):
         return failure
     if isinstance(failure, WebSocketException):
-        error = ConsumerError("closed", failure.reason or "The socket was closed.", close_code=failure.code)
+        try:
+            error = ConsumerError("closed", failure.reason or "The socket was closed.", close_code=failure.code)
+        except ValueError:
+            logger.error("%s raised a WebSocketException that cannot be sent", where, exc_info=failure)
+            return InternalError(close=True)
         error.http_status = 403  # As Starlette answers it before accept.
         return error
     if (known := error_from_dependency(failure)) is not None:

@@ -60,8 +60,18 @@ class Mailbox:
             result = method(message)
             if inspect.isawaitable(result):
                 await result
+        except asyncio.CancelledError as cancellation:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            error = RuntimeError("the event method awaited something that was cancelled")
+            error.__cause__ = cancellation
+            await self._tell(error, message)
         except StopConsumer:
             await self._connection.close(CloseCode.NORMAL)
         except Exception as failure:
-            dispatcher = self._connection.dispatcher
-            await dispatcher.tell(await dispatcher.explain(failure, f"the event method for {message['type']!r}"))
+            await self._tell(failure, message)
+
+    async def _tell(self, failure: Exception, message: dict[str, Any]) -> None:
+        dispatcher = self._connection.dispatcher
+        await dispatcher.tell(await dispatcher.explain(failure, f"the event method for {message['type']!r}"))

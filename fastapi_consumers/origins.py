@@ -28,9 +28,9 @@ def is_allowed_origin(headers: Headers, scheme: str, allowed: tuple[str, ...] | 
         return any(_pattern(pattern).fullmatch(origin) is not None for pattern in allowed)
     try:
         page, here = urlsplit(origin), urlsplit(f"//{headers.get('host', '').lower()}")
-        port = page.port or _PORTS.get(page.scheme)
+        port = page.port if page.port is not None else _PORTS.get(page.scheme)
         ports = {here.port} if here.port is not None else {443} if scheme == "wss" else {80, 443}
-        return bool(page.hostname) and page.hostname == here.hostname and port in ports
+        return page.scheme in _PORTS and bool(page.hostname) and page.hostname == here.hostname and port in ports
     except ValueError:  # A port that is no number.
         return False
 
@@ -42,4 +42,4 @@ def _pattern(text: str) -> re.Pattern[str]:
     scheme = "" if "://" in text or text == "null" else r"[a-z][a-z0-9+.-]*://"
     # A wildcard crosses dots, so that it covers the subdomains of subdomains, but nothing else that an origin has.
     pieces = text.lower().rstrip("/").split("*")
-    return re.compile(scheme + r"[^/:@\s]*".join(map(re.escape, pieces)))
+    return re.compile(scheme + r"[^/:@\s?#\\]*".join(map(re.escape, pieces)))

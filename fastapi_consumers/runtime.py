@@ -22,7 +22,7 @@ from .packets import Packet
 from .plan import Defaults, Plan
 from .throttling import TokenBuckets
 from .transports import MemoryTransport, Transport
-from .types import CloseCode, close_reason
+from .types import CloseCode, check_close_code, close_reason
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,16 @@ class Consumers:
         """Close what is open: sockets with 1012, then the transport."""
         if not self.is_open:
             return
+        await self.close_sockets()
+        self.watch.close()
+        try:
+            await self.hub.close()
+        finally:
+            self._loop = None
+            self._renew()
+
+    async def close_sockets(self) -> None:
+        """Close all sockets of this process with 1012, and wait for their consumers to be torn down."""
         for connection in tuple(self.connections):
             connection.shut(CloseCode.SERVICE_RESTART, "service_restart")
         ending = [connection.ended for connection in tuple(self.connections)]
@@ -121,12 +131,6 @@ class Consumers:
             _, pending = await asyncio.wait(ending, timeout=SHUTDOWN_TIMEOUT)
             if pending:
                 logger.warning("%d connections did not end within %s s", len(pending), SHUTDOWN_TIMEOUT)
-        self.watch.close()
-        try:
-            await self.hub.close()
-        finally:
-            self._loop = None
-            self._renew()
 
     async def __aenter__(self) -> "Consumers":
         await self.open()
@@ -181,7 +185,7 @@ class Consumers:
 
         Raises as :meth:`send` does.
         """
-        packet = Packet("close", encode_json([int(code), close_reason(reason)]))
+        packet = Packet("close", encode_json([check_close_code(code), close_reason(reason)]))
         await self._send_to(packet, user=user, channel=channel, group=group)
 
     async def _send_to(self, packet: Packet, **receivers: Any) -> None:

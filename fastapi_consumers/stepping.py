@@ -12,14 +12,21 @@ T = TypeVar("T")
 class Resumed(Generic[T]):
     """A coroutine that was stepped once and waits for something, to be awaited from there by a task."""
 
-    __slots__ = ("_coroutine", "_waited_for")
+    __slots__ = ("_coroutine", "_marked", "_waited_for")
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], waited_for: Any) -> None:
         self._coroutine = coroutine
         self._waited_for = waited_for
+        # A future is marked while it is on its way to the task that will wait for it. There is none yet, and another
+        # coroutine may want to wait for the same future meanwhile.
+        self._marked = getattr(waited_for, "_asyncio_future_blocking", False)
+        if self._marked:
+            waited_for._asyncio_future_blocking = False
 
     def __await__(self) -> Generator[Any, Any, T]:
         waited_for = self._waited_for
+        if self._marked:
+            waited_for._asyncio_future_blocking = True
         while True:
             try:
                 value = yield waited_for

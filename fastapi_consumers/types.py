@@ -41,6 +41,19 @@ class CloseCode(IntEnum):
     TOO_MANY_REQUESTS = 4429
 
 
+def check_close_code(code: Any) -> int:
+    """``code`` if a close frame may carry it: 1000 to 1014 but 1004, 1005 and 1006, or 3000 to 4999 (RFC 6455, 7.4).
+
+    Raises ``ValueError`` for any other.
+    """
+    if isinstance(code, int) and ((1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999):
+        return int(code)
+    raise ValueError(
+        f"{code!r} is no close code that may be sent; expected 1000 to 1014 but 1004, 1005 and 1006, or 3000 to 4999 "
+        "(4000 to 4999 are for applications)"
+    )
+
+
 def close_reason(text: str) -> str:
     """``text`` cut to what a close frame holds, at a character's border.
 

@@ -18,7 +18,7 @@ from ..messages import bytes_frame, text_frame
 from ..metaclass import ConsumerMeta, register_handler
 from ..options import ConsumerOptions
 from ..runtime import Consumers
-from ..types import CloseCode
+from ..types import CloseCode, check_close_code
 from .running import run, serve
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -213,7 +213,7 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
         """Close the socket, 1000 by default; before it is accepted, refuse it (HTTP 403)."""
         if code is None or code is True:
             code = CloseCode.NORMAL if self._connection.is_accepted else CloseCode.FORBIDDEN
-        await self._connection.close(int(code), reason or "")
+        await self._connection.close(check_close_code(code), reason or "")
 
     # -- groups ----------------------------------------------------------------------------------------------------
 

@@ -55,7 +55,13 @@ class GroupConsumer(JSONConsumer, abstract=True):
         if not await self._join(group):
             return False
         if self._connection.is_accepted:
-            await announce(self, "join", group)
+            try:
+                await announce(self, "join", group)
+            except BaseException:
+                # Half a member is none: it may try again.
+                await self._leave(group)
+                self._groups.pop(group, None)
+                raise
         return True
 
     async def leave(self, group: str) -> bool:

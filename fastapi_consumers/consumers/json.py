@@ -1,6 +1,7 @@
 """``JSONConsumer``: frames are requests for actions."""
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, TypeVar
@@ -16,6 +17,8 @@ from ..protocols import MSGPACK_SUBPROTOCOL
 from ..serializers import ResponseSerializer
 from ..types import CloseCode
 from .base import Consumer
+
+logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,7 +53,9 @@ class JSONConsumer(Consumer, abstract=True):
             await dispatcher.reject(error)
             return
         except (ValueError, RecursionError) as error:
-            await dispatcher.reject(InvalidFrame(f"The frame could not be decoded: {str(error)[:200]}"))
+            # Its text is the decoder's own business; who wants to say something raises InvalidFrame.
+            logger.debug("decode_json() of %s refused a frame: %s", type(self).__qualname__, error)
+            await dispatcher.reject(InvalidFrame("The frame could not be decoded."))
             return
         await self.receive_json(content)
 

@@ -17,6 +17,7 @@ from ..exceptions import (
     ConsumerError,
     DenyConnection,
     InternalError,
+    InvalidFrame,
     InvalidGroup,
     PermissionDenied,
     StopConsumer,
@@ -181,6 +182,12 @@ class _Life:
     async def _open(self, consumer: "Consumer") -> None:
         connection, plan = self.connection, self.connection.plan
         scope = connection.scope
+        # First of all, so that a refusal too is told in a language that was agreed on.
+        if type(consumer)._has_actions and not connection.is_accepted:
+            connection.subprotocol = plan.choose_subprotocol(list(scope.get("subprotocols") or ()))
+            connection.dispatcher.start()
+        if hasattr(consumer, "encode_json"):
+            connection.member.framer = plan.framer(connection.subprotocol)
         scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
         if not is_allowed_origin(connection.headers, scope.get("scheme", "ws"), plan.allowed_origins):
             raise PermissionDenied("Pages of this origin may not connect.", code="origin_not_allowed")
@@ -188,10 +195,6 @@ class _Life:
         if plan.permissions:
             await check_permissions(plan.permissions, consumer)
         await self._solve_dependencies()
-        if type(consumer)._has_actions and not connection.is_accepted:
-            connection.subprotocol = plan.choose_subprotocol(list(scope.get("subprotocols") or ()))
-        if hasattr(consumer, "encode_json"):
-            connection.member.framer = plan.framer(connection.subprotocol)
         await self._join(consumer)
         self._connected = True
         try:
@@ -214,7 +217,7 @@ class _Life:
         try:
             connection.user, connection.auth = await authenticate_with(plan.authentications, connection)
             connection.scope["user"], connection.scope["auth"] = connection.user, connection.auth
-        except ConsumerError:
+        except Exception:
             # Guessing credentials counts too, as somebody unknown at this address.
             if plan.connection_throttles:
                 await check_throttles(plan.connection_throttles, consumer, None, self._consumers.buckets)
@@ -264,6 +267,10 @@ class _Life:
         count = 0
         while not connection.is_closing:
             frame = await get()
+            if connection.is_broken:
+                # The client is there, and it is the server, or what stands before it, that cannot send.
+                connection.shut(CloseCode.INTERNAL_ERROR, "internal_error")
+                return
             count += 1
             if not count % FAIR_SHARE:
                 await asyncio.sleep(0)
@@ -322,7 +329,7 @@ class _Life:
             return False
         try:
             content = await _maybe(consumer.decode_json(frame))
-        except ValueError:
+        except (ValueError, InvalidFrame):
             return False
         await self.connection.dispatcher.refuse(content, refusal)
         return True

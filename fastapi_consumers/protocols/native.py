@@ -4,6 +4,7 @@ Its description for people is ``docs/protocol.md``.
 """
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NotRequired, Required, Union
 
@@ -13,19 +14,25 @@ from pydantic_core import from_json, to_json
 from ..actions import ANYTHING, MISSING, Action, Returns, typed_dict
 from ..codecs import decode_json, decode_msgpack, encode_json, encode_msgpack, find_not_finite, has_bytes
 from ..dependencies import error_details
-from ..exceptions import ActionNotFound, ConsumerError, InvalidData, InvalidFrame
+from ..exceptions import ActionNotFound, ConsumerError, InternalError, InvalidData, InvalidFrame
 from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame, text_frame
 from ..serializers import RequestSerializer, ResponseSerializer, data_of
 from ..types import RequestId
 from .base import Framer, Reader
+
+logger = logging.getLogger(__name__)
 
 JSON_SUBPROTOCOL = "fc.v1.json"
 MSGPACK_SUBPROTOCOL = "fc.v1.msgpack"
 
 #: Longest ``request_id`` in characters; integers have 64 bits.
 MAX_REQUEST_ID = 255
-#: Longest action name that is quoted, or compared with the known ones, in an error.
+#: Longest action name that is quoted in an error.
 MAX_QUOTED = 64
+#: Longest action name that is compared with the known ones, and with how many of them.
+MAX_COMPARED, MAX_CANDIDATES = 32, 32
+#: Errors of one payload beyond which they are not told one by one.
+MAX_ERRORS = 200
 
 _RequestId = (
     Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
@@ -89,7 +96,7 @@ class NativeReader(Reader):
         """The request, if all is well with it."""
         try:
             envelope = self._validate(frame)  # type: ignore[misc]
-        except (ValueError, TypeError):
+        except Exception:  # Validators of the user's own may raise anything; it is looked at below.
             return None
         if self._may_be_infinite and find_not_finite(envelope) is not None:
             return None
@@ -126,10 +133,16 @@ class NativeReader(Reader):
             if known is None:
                 return Request(None, request_id, error=_unreadable(error))
             return Request(known, request_id, error=InvalidData(details=_details(error)))
+        except Exception as error:
+            return Request(None, request_id, error=_broken(error, f"a validator of {serializer.__name__}"))
         request_id, id_error = _request_id(getattr(envelope, "request_id", request_id))
         if id_error is not None:
             return Request(None, error=id_error)
-        data = envelope.get_data() if isinstance(envelope, RequestSerializer) else data_of(envelope)
+        try:
+            data = envelope.get_data() if isinstance(envelope, RequestSerializer) else data_of(envelope)
+        except Exception as error:
+            name = getattr(envelope, "action", None)
+            return Request(name, request_id, error=_broken(error, f"{serializer.__name__}.get_data()"))
         action = self._actions.get(getattr(envelope, "action", ""))
         if action is not None and "data" not in type(envelope).model_fields and _takes_request_id(action):
             # Flat: the envelope's own field is the one that the action asks for, as the built-in cancel does.
@@ -145,16 +158,21 @@ class NativeReader(Reader):
             name = name.encode("utf-8", "replace").decode()
             return Request(name[:MAX_REQUEST_ID], request_id, error=self._unknown(name))
         try:
-            valid = action.payload.validate(data, as_json=not has_bytes(data))
+            valid = action.payload.validate(data, as_json=self._one_pass or not has_bytes(data))
         except (ValueError, TypeError) as error:
             return Request(name, request_id, error=InvalidData(details=_details(error)))
+        except Exception as error:
+            return Request(name, request_id, error=_broken(error, f"a validator of the action {name!r}"))
         return Request(name, request_id, valid)
 
     def _unknown(self, name: str) -> ActionNotFound:
         quoted = name if len(name) <= MAX_QUOTED else name[:MAX_QUOTED] + "…"
         message = f"There is no action {quoted!r}."
-        if len(name) <= MAX_QUOTED:
-            enabled = [known for known, action in self._actions.items() if action.enabled]
+        if len(name) <= MAX_COMPARED:
+            # Comparing is dear, and anybody may ask: only with names of about this length, and not with too many.
+            enabled = [
+                known for known, action in self._actions.items() if action.enabled and abs(len(known) - len(name)) <= 3
+            ][:MAX_CANDIDATES]
             near = difflib.get_close_matches(name, enabled, n=1)
             if near:
                 message += f" Did you mean {near[0]!r}?"
@@ -238,8 +256,17 @@ def _kind(value: Any) -> str:
 
 def _details(error: Exception) -> list[dict[str, Any]]:
     if isinstance(error, ValidationError):
+        if error.error_count() > MAX_ERRORS:
+            message = f"The data has {error.error_count()} errors."
+            return [{"loc": [], "type": "too_many_errors", "message": message}]
         return error_details(error.errors(include_url=False, include_context=False, include_input=False))
     return [{"loc": [], "type": "value_error", "message": "The data could not be read."}]
+
+
+def _broken(error: Exception, where: str) -> ConsumerError:
+    """For an exception that says nothing of the client's data, but that the code which looked at it is broken."""
+    logger.error("%s failed", where, exc_info=error)
+    return InternalError()
 
 
 def _unreadable(error: Exception) -> ConsumerError:
