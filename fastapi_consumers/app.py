@@ -19,10 +19,11 @@ from .exceptions import ConsumerError, ImproperlyConfigured, Problem, Throttled
 from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
 from .permissions import compile_permissions
 from .plan import Defaults
+from .redis_client import SCHEMES, safe_url
 from .routing import ChannelRoute, app_route, check_included, route_problems
 from .runtime import Consumers
 from .throttling import compile_throttles
-from .transports import MemoryTransport, Transport
+from .transports import MemoryTransport, RedisTransport, Transport
 from .transports.broadcaster import BroadcasterTransport
 from .types import close_reason
 
@@ -50,7 +51,8 @@ def add_consumers(
         app: FastAPI or Starlette. Its lifespan is wrapped: what is needed here opens before it and closes after it; in
             a mounted app, whose lifespan nobody runs, it opens at first use.
         channel_routes: made by :func:`path`.
-        url: ``memory://``.
+        url: ``memory://``, for one process; for many, ``redis://host:6379/0``, ``rediss://…`` with TLS or
+            ``unix:///path/to.sock``: a Redis or Valkey server that all of them use.
         transport: a transport of your own, in place of ``url``.
         broadcast: a ``broadcaster.Broadcast`` of your own, in place of ``url``. It is connected and disconnected here
             only if you have not connected it.
@@ -192,11 +194,20 @@ def _transport(
         return None
     if broadcast is not None:
         return _broadcaster(broadcast, problems)
-    if isinstance(cast(object, url), str) and urlsplit(url).scheme == "memory":
-        return MemoryTransport()
-    problems.append(
-        Problem("bad-url", "add_consumers()", f"url={url!r}", "memory://", "other brokers are not supported yet")
-    )
+    try:
+        scheme = urlsplit(url).scheme if isinstance(cast(object, url), str) else ""
+        if scheme == "memory":
+            return MemoryTransport()
+        if scheme in SCHEMES:
+            return RedisTransport(url)
+    except ImproperlyConfigured as error:
+        problems.extend(error.problems)
+        return None
+    except ValueError:  # Its text may quote the password.
+        pass
+    fix = "write one of these; Sentinel, Cluster and other brokers are not supported yet"
+    expected = "memory://, redis://, rediss:// or unix://"
+    problems.append(Problem("bad-url", "add_consumers()", f"url={safe_url(url)!r}", expected, fix))
     return None
 
 
@@ -223,7 +234,11 @@ def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:
         check_included(app)
         async with consumers, inner(app) as state:
             consumers.check()
-            yield state
+            try:
+                yield state
+            finally:
+                # While what the app's own lifespan opened is there: the hooks of open sockets may need it.
+                await consumers.close_sockets()
 
     app.router.lifespan_context = lifespan
 

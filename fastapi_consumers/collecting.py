@@ -357,7 +357,7 @@ def _check_names(declared: Declared, problems: list[Problem]) -> None:
     """An attribute that looks like a misspelt option would be ignored in silence, and with it a policy or a limit."""
     for klass in declared.own:
         for name, value in vars(klass).items():
-            if name in RESERVED and not callable(value):
+            if name in RESERVED and (isinstance(value, type) or not callable(value)):
                 problems.append(
                     Problem(
                         "not-supported-yet",

@@ -21,8 +21,8 @@ from .transports import Transport
 
 logger = logging.getLogger(__name__)
 
-#: Members that are served before the event loop gets its turn.
-FAN_OUT_CHUNK = 256
+#: Members that are served before the event loop gets its turn: at some 6 µs each, about 3 ms.
+FAN_OUT_CHUNK = 512
 
 GROUP, USER, PROCESS = "group:", "user:", "process:"
 

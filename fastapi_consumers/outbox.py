@@ -8,6 +8,7 @@ what has piled up and ends. So a healthy connection costs no task, no queue and 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import Any
 
 from .messages import Frame
@@ -103,8 +104,8 @@ class Outbox:
             return
         try:
             coroutine: Any = self._send(frame.message)
-            if not hasattr(coroutine, "send"):  # An awaitable that is no coroutine, as some servers return.
-                coroutine = _awaited(coroutine)
+            if type(coroutine) is not CoroutineType and not hasattr(coroutine, "send"):
+                coroutine = _awaited(coroutine)  # An awaitable that is no coroutine, as some servers return.
             waited_for = coroutine.send(None)
         except StopIteration:
             self.sent += 1

@@ -57,7 +57,7 @@ def test_all_mistakes_are_reported_at_once_and_the_app_is_unchanged():
         add_consumers(
             app,
             [path("/a", Room), Room],
-            url="redis://localhost",
+            url="carrier-pigeon://localhost",
             authentication_classes=[AllowAny],
             permission_classes=["staff"],
             throttle_classes=["fast"],
@@ -83,7 +83,7 @@ def test_all_mistakes_are_reported_at_once_and_the_app_is_unchanged():
     ]
     text = str(caught.value)
     assert text.startswith("add_consumers() has 11 mistakes:\n\n1. [")
-    for part in ("'fast' is not N/unit", "'max_mesage_size'", "url='redis://localhost'", "max_message_size=0"):
+    for part in ("'fast' is not N/unit", "'max_mesage_size'", "url='carrier-pigeon://localhost'", "max_message_size=0"):
         assert part in text
     assert getattr(app.state, "consumers", None) is None
     assert list(app.router.routes) == routes

@@ -269,6 +269,7 @@ class _Life:
             frame = await get()
             if connection.is_broken:
                 # The client is there, and it is the server, or what stands before it, that cannot send.
+                connection.is_lost = False
                 connection.shut(CloseCode.INTERNAL_ERROR, "internal_error")
                 return
             count += 1

@@ -2,5 +2,6 @@
 
 from .base import Deliver, Transport
 from .memory import MemoryTransport
+from .redis import RedisTransport
 
-__all__ = ["Deliver", "MemoryTransport", "Transport"]
+__all__ = ["Deliver", "MemoryTransport", "RedisTransport", "Transport"]

@@ -107,7 +107,7 @@ async def test_a_client_that_is_too_slow_and_still_reads_is_told_why(server):
 
 
 async def test_two_publishers_and_many_members_see_one_order(server):
-    members = [await server.connect("/patient/order/1") for _ in range(320)]
+    members = [await server.connect("/patient/order/1") for _ in range(600)]
     count = 30
     reading = []
     for member in members:
