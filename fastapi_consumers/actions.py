@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import anyio.to_thread
 from pydantic.errors import PydanticUndefinedAnnotation
@@ -43,8 +43,6 @@ class Action:
     injected: tuple[tuple[str, str | None], ...]
     #: Calls the function with the consumer and the validated data, if it needs nothing else.
     call: Callable[[Any, Any], Awaitable[Any]]
-
-    is_builtin: ClassVar[bool] = False
 
     @property
     def concurrent(self) -> bool:

@@ -1,6 +1,5 @@
 """From an exception to what the client is told of it."""
 
-import inspect
 import logging
 from typing import Any
 
@@ -9,6 +8,7 @@ from starlette.exceptions import WebSocketException
 from .connection import Connection
 from .dependencies import error_from_dependency
 from .exceptions import ConsumerError, InternalError
+from .stepping import settled
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ async def _ask_handlers(failure: Exception, consumer: Any, connection: Connectio
     for handlers in connection.plan.exception_handlers:
         handler = next((handlers[kind] for kind in type(failure).__mro__ if kind in handlers), None)
         if handler is not None:
-            error = await _maybe(handler(consumer, failure))
+            error = await settled(handler(consumer, failure))
             if error is not None:
                 return _checked(error, handler)
     if isinstance(failure, ConsumerError):
         handler = _fastapi_handler(failure, connection)
         if handler is not None:
-            error = await _maybe(handler(connection.websocket, failure))
+            error = await settled(handler(connection.websocket, failure))
             return error if isinstance(error, ConsumerError) else None
     return None
 
@@ -84,7 +84,3 @@ def _checked(error: Any, handler: Any) -> ConsumerError:
     if not isinstance(error, ConsumerError):
         raise TypeError(f"{handler!r} returned {error!r}, where a ConsumerError or None is expected")
     return error
-
-
-async def _maybe(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result

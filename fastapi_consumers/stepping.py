@@ -3,6 +3,7 @@
 What ends without waiting costs no task, no future and no wake-up that way, and nobody else runs in between.
 """
 
+import inspect
 from collections.abc import Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
@@ -40,6 +41,11 @@ class Resumed(Generic[T]):
                     waited_for = self._coroutine.send(value)
                 except StopIteration as stop:
                     return stop.value  # type: ignore[no-any-return]
+
+
+async def settled(result: Any) -> Any:
+    """What a function of the user's returned, awaited if it was ``async``."""
+    return await result if inspect.isawaitable(result) else result
 
 
 class Waits(RuntimeError):

@@ -28,7 +28,7 @@ from ..inbox import Disconnected, TooBig
 from ..origins import is_allowed_origin
 from ..permissions import check_permissions
 from ..runtime import Consumers, consumers_of
-from ..stepping import Resumed
+from ..stepping import Resumed, settled
 from ..throttling import check_throttles
 from ..types import CloseCode, Receive, Scope, Send
 
@@ -240,7 +240,7 @@ class _Life:
             # Not one of the groups that are counted.
             self.connection.member.max_topics += 1
             await self._consumers.hub.join(USER + str(user_id(consumer.user)), self.connection.member)
-        groups = self._groups if self._groups is not None else await _maybe(consumer.get_groups())
+        groups = self._groups if self._groups is not None else await settled(consumer.get_groups())
         for group in groups:
             try:
                 await consumer._join(group)
@@ -329,7 +329,7 @@ class _Life:
         if not isinstance(frame, str) or not consumer._has_actions:
             return False
         try:
-            content = await _maybe(consumer.decode_json(frame))
+            content = await settled(consumer.decode_json(frame))
         except (ValueError, InvalidFrame):
             return False
         await self.connection.dispatcher.refuse(content, refusal)
@@ -394,12 +394,8 @@ async def announce(consumer: "Consumer", name: str, group: str) -> None:
     try:
         method = f"on_{name}"
         if method in options.overridden:
-            await _maybe(getattr(consumer, method)(group))
+            await settled(getattr(consumer, method)(group))
         for handler in options.handlers.get(name, ()):
-            await _maybe(handler(consumer, group))
+            await settled(handler(consumer, group))
     finally:
         consumer._left = None
-
-
-async def _maybe(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result
