@@ -12,6 +12,9 @@ No message and no log entry made here holds credentials.
 
 import asyncio
 import ssl
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import sha1
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -19,7 +22,7 @@ from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
 from .exceptions import BrokerUnavailable, ImproperlyConfigured, Problem
 
@@ -159,6 +162,27 @@ class RedisClient:
         except FAILURES as error:
             raise BrokerUnavailable from error
 
+    async def run_script(self, script: str, keys: Sequence[str | bytes], args: Sequence[Any] = ()) -> Any:
+        """Run a Lua script, which a server is sent once and knows by its hash from then on (``EVALSHA``).
+
+        All keys are named in ``keys``, and in a cluster they share a slot: they have one and the same ``{hash tag}``.
+
+        Args:
+            script: the text; a constant of the program, since servers keep every script that they are sent.
+            args: text, bytes or numbers.
+
+        Raises ``BrokerUnavailable`` within ``timeout``, an error in the script included; then it may have run or not.
+        """
+        redis: Any = self.redis
+        try:
+            async with asyncio.timeout(self.timeout):
+                try:
+                    return await redis.execute_command("EVALSHA", _hash_of(script), len(keys), *keys, *args)
+                except NoScriptError:  # It has not run: a new server, or one that was restarted.
+                    return await redis.execute_command("EVAL", script, len(keys), *keys, *args)
+        except FAILURES as error:
+            raise BrokerUnavailable from error
+
     async def check(self, channel: str | bytes) -> None:
         """For the startup: whether the server answers, is of a kind that is supported, and lets this client publish.
 
@@ -201,6 +225,12 @@ class RedisClient:
         unavailable.add_note(f"expected: a Redis or Valkey server that answers within {self.timeout:g} s")
         unavailable.add_note("fix:      start it, or mend the URL; rediss:// is for servers with TLS, redis:// without")
         return unavailable
+
+
+@lru_cache(maxsize=256)
+def _hash_of(script: str) -> str:
+    # Redis names scripts by SHA-1; nothing depends on its strength.
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 async def _mode_of(redis: Any) -> str:

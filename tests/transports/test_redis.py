@@ -741,6 +741,43 @@ async def test_a_client_has_no_more_connections_than_it_may_and_who_finds_none_w
     await client.close()
 
 
+APPEND = "redis.call('RPUSH', KEYS[1], ARGV[1]) return {redis.call('LLEN', KEYS[1]), ARGV[2]}"
+
+
+async def test_a_script_is_sent_once_and_again_to_a_server_that_has_forgotten_it(own_broker):
+    client = RedisClient(own_broker.url)
+    await client.open()
+
+    def calls(command):
+        return own_broker.admin("INFO", "commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
+
+    for number in range(1, 4):
+        assert await client.run_script(APPEND, ["list"], [b"\x00\xff", number]) == [number, str(number).encode()]
+    assert (calls("evalsha"), calls("eval")) == (3, 1)
+    own_broker.admin("SCRIPT", "FLUSH")
+    assert await client.run_script(APPEND, ["list"], ["x", ""]) == [4, b""]
+    assert (calls("evalsha"), calls("eval")) == (4, 2)
+    assert await client.run_script("return 'no keys'", []) == b"no keys"
+    assert await client.execute("LRANGE", "list", 0, 0) == [b"\x00\xff"]
+    await client.close()
+
+
+async def test_a_script_that_fails_or_hangs_is_a_broker_that_is_unavailable(own_broker):
+    client = RedisClient(own_broker.url, timeout=0.3)
+    await client.open()
+    with pytest.raises(BrokerUnavailable) as caught:
+        await client.run_script("return redis.call('NONSENSE')", [])
+    assert "NONSENSE" in str(caught.value.__cause__) or "nknown" in str(caught.value.__cause__)
+    began = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        await client.run_script("while true do end", [])
+    assert time.monotonic() - began < 1
+    await client.close()
+    own_broker.admin("SCRIPT", "KILL")
+    with pytest.raises(BrokerUnavailable):
+        await client.run_script("return 1", [])
+
+
 # Applications
 
 
