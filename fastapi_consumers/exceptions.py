@@ -23,6 +23,7 @@
         ├── GroupFull                    "group_full"           1013
         ├── TooManyGroups                "too_many_groups"      1008
         ├── BrokerUnavailable            "broker_unavailable"   1013
+        │   └── HistoryUnavailable       "history_unavailable"  1013
         ├── HTTPError                    "http_error"           1008
         └── InternalError                "internal_error"       1011
 
@@ -288,6 +289,13 @@ class BrokerUnavailable(_CodedError):
     default_message = "The message broker is not available."
     default_close_code = CloseCode.TRY_AGAIN_LATER
     http_status = 503
+
+
+class HistoryUnavailable(BrokerUnavailable):
+    """The store of the groups' history does not answer."""
+
+    default_code = "history_unavailable"
+    default_message = "The message history is not available."
 
 
 class HTTPError(_CodedError):

@@ -1,0 +1,6 @@
+"""What keeps the newest events of each group, so that a client can read them, or have what it missed."""
+
+from .base import Appended, History, HistoryStore, Slice, Stored
+from .memory import MemoryHistoryStore
+
+__all__ = ["Appended", "History", "HistoryStore", "MemoryHistoryStore", "Slice", "Stored"]
