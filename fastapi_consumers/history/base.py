@@ -44,20 +44,19 @@ class History:
             raise TypeError(f"size is {size!r}; expected how many events to keep, as a whole number.")
         if not 1 <= size <= MAX_SIZE:
             raise ValueError(f"size is {size}; expected 1 to {MAX_SIZE} events. Leave history out to keep none.")
-        object.__setattr__(self, "seconds", _seconds(self.ttl))
+        object.__setattr__(self, "seconds", None if self.ttl is None else seconds_of(self.ttl, "ttl"))
 
 
-def _seconds(ttl: Any) -> float | None:
-    if ttl is None:
-        return None
-    if isinstance(ttl, bool) or not isinstance(ttl, int | float | timedelta):
-        raise TypeError(f"ttl is {ttl!r}; expected seconds, a timedelta, or None for no limit.")
+def seconds_of(duration: Any, name: str) -> float:
+    """A duration in seconds. Raises ``TypeError`` or ``ValueError``, whose text calls it ``name``."""
+    if isinstance(duration, bool) or not isinstance(duration, int | float | timedelta):
+        raise TypeError(f"{name} is {duration!r}; expected seconds or a timedelta.")
     try:
-        seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else float(ttl)
+        seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
     except OverflowError:
         seconds = math.inf
     if not 0.0 < seconds <= MAX_TTL:  # False for nan too.
-        raise ValueError(f"ttl is {ttl!r}; expected more than 0 and at most ten years. None means no limit.")
+        raise ValueError(f"{name} is {duration!r}; expected more than 0 seconds and at most ten years.")
     return seconds
 
 
@@ -129,10 +128,7 @@ class HistoryStore(ABC):
         idempotency_key: str | None = None,
         channel: bytes | None = None,
     ) -> Appended:
-        """Append one event.
-
-        Appends that one task makes one after another, or that are begun in a certain order in one event loop, get
-        their offsets in that order.
+        """Append one event. Appends that are awaited one after another get their offsets in that order.
 
         Args:
             idempotency_key: if the group has had an append with this key, nothing is appended or published. Keys are
