@@ -4,8 +4,8 @@ import dataclasses
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from broadcaster import Broadcast
 from starlette.applications import Starlette
@@ -19,12 +19,12 @@ from .exceptions import ConsumerError, ImproperlyConfigured, Problem, Throttled
 from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
 from .permissions import compile_permissions
 from .plan import Defaults
-from .redis_client import SCHEMES, safe_url
 from .routing import ChannelRoute, app_route, check_included, route_problems
 from .runtime import Consumers
 from .throttling import compile_throttles
-from .transports import MemoryTransport, RedisTransport, Transport
+from .transports import Transport
 from .transports.broadcaster import BroadcasterTransport
+from .transports.urls import seconds_of, transport_of
 from .types import close_reason
 
 
@@ -35,6 +35,7 @@ def add_consumers(
     url: str = "memory://",
     transport: Transport | None = None,
     broadcast: Broadcast | None = None,
+    broker_timeout: float | timedelta = 1.0,
     authentication_classes: Sequence[Any] = (),
     permission_classes: Sequence[Any] = (),
     throttle_classes: Sequence[Any] = (),
@@ -52,10 +53,12 @@ def add_consumers(
             a mounted app, whose lifespan nobody runs, it opens at first use.
         channel_routes: made by :func:`path`.
         url: ``memory://``, for one process; for many, ``redis://host:6379/0``, ``rediss://…`` with TLS or
-            ``unix:///path/to.sock``: a Redis or Valkey server that all of them use.
+            ``unix:///path/to.sock``: a Redis or Valkey server that all of them use; or ``postgresql://…``.
         transport: a transport of your own, in place of ``url``.
         broadcast: a ``broadcaster.Broadcast`` of your own, in place of ``url``. It is connected and disconnected here
             only if you have not connected it.
+        broker_timeout: seconds that publishing, joining a group and connecting at startup may take at the broker. A
+            ``transport`` of your own has its own.
         exception_handlers: exception class to ``async def handler(consumer, exc) -> ConsumerError | None``.
         add_exception_handlers: let HTTP endpoints answer a ``ConsumerError`` with its HTTP status as JSON, and other
             WebSocket endpoints close with its code. ``False`` leaves that to handlers of your own.
@@ -85,7 +88,7 @@ def add_consumers(
         accept_refused=accept_refused,
         limits=Limits() if problems else dataclasses.replace(Limits(), **limits),
     )
-    chosen = _transport(url, transport, broadcast, problems)
+    chosen = _transport(url, transport, broadcast, broker_timeout, problems)
     if problems or chosen is None:
         raise ImproperlyConfigured("add_consumers()", problems)
     routes = [app_route(route, getattr(app.router, "dependencies", None) or ()) for route in channel_routes]
@@ -170,7 +173,11 @@ def _compiled(
 
 
 def _transport(
-    url: str, transport: Transport | None, broadcast: Broadcast | None, problems: list[Problem]
+    url: str,
+    transport: Transport | None,
+    broadcast: Broadcast | None,
+    broker_timeout: float | timedelta,
+    problems: list[Problem],
 ) -> Transport | None:
     if transport is not None and broadcast is not None:
         problems.append(
@@ -192,38 +199,18 @@ def _transport(
             )
         )
         return None
-    if broadcast is not None:
-        return _broadcaster(broadcast, problems)
     try:
-        scheme = urlsplit(url).scheme if isinstance(cast(object, url), str) else ""
-        if scheme == "memory":
-            return MemoryTransport()
-        if scheme in SCHEMES:
-            return RedisTransport(url)
+        seconds = seconds_of(broker_timeout)
+        if broadcast is None:
+            return transport_of(url, broker_timeout=seconds)
+        if isinstance(cast(object, broadcast), Broadcast):
+            return BroadcasterTransport(broadcast)
     except ImproperlyConfigured as error:
         problems.extend(error.problems)
         return None
-    except ValueError:  # Its text may quote the password.
-        pass
-    fix = "write one of these; Sentinel, Cluster and other brokers are not supported yet"
-    expected = "memory://, redis://, rediss:// or unix://"
-    problems.append(Problem("bad-url", "add_consumers()", f"url={safe_url(url)!r}", expected, fix))
+    expected, fix = "a broadcaster.Broadcast", 'write broadcast=Broadcast("memory://")'
+    problems.append(Problem("bad-broadcast", "add_consumers()", repr(broadcast), expected, fix))
     return None
-
-
-def _broadcaster(broadcast: Any, problems: list[Problem]) -> Transport | None:
-    if not isinstance(broadcast, Broadcast):
-        problems.append(
-            Problem(
-                "bad-broadcast",
-                "add_consumers()",
-                repr(broadcast),
-                "a broadcaster.Broadcast",
-                'write broadcast=Broadcast("memory://")',
-            )
-        )
-        return None
-    return BroadcasterTransport(broadcast)
 
 
 def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:

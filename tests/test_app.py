@@ -113,6 +113,8 @@ def test_twice_on_one_app_is_refused():
         ({"transport": "memory://"}, "bad-transport"),
         ({"broadcast": "memory://"}, "bad-broadcast"),
         ({"url": None}, "bad-url"),
+        ({"broker_timeout": 0}, "bad-broker-timeout"),
+        ({"broker_timeout": "1"}, "bad-broker-timeout"),
         ({"exception_handlers": [KeyError]}, "bad-exception-handlers"),
         ({"exception_handlers": {KeyError: "handler"}}, "bad-exception-handlers"),
         ({"allowed_origins": [None]}, "bad-allowed-origins"),

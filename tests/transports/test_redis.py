@@ -866,7 +866,7 @@ async def test_an_app_whose_broker_is_not_there_does_not_start(caplog):
 
 
 async def test_an_app_that_is_given_a_wrong_url_says_so_without_its_secrets():
-    for url in ("redis+cluster://:secret@one", "redis://:12/secret@one", "kafka://:secret@one"):
+    for url in ("redis+cluster://:secret@one", "redis://:12/secret@one", "amqp://:secret@one"):
         with pytest.raises(ImproperlyConfigured) as caught:
             make_app(url)
         assert [problem.code for problem in caught.value.problems] == ["bad-url"]

@@ -1,0 +1,85 @@
+"""Which transport a URL means. All that take a URL ask here, so that they take the same ones."""
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import cast
+from urllib.parse import urlsplit
+
+from broadcaster import Broadcast
+
+from ..exceptions import ImproperlyConfigured, Problem
+from ..redis_client import SCHEMES, safe_url
+from .base import Transport
+from .broadcaster import BroadcasterTransport
+from .memory import MemoryTransport
+from .redis import RedisTransport
+
+#: What goes through ``broadcaster``, and the extra of this package that brings what the backend needs.
+BROADCASTER_SCHEMES = {"postgresql": "postgres", "postgres": "postgres", "kafka": "kafka"}
+_EXPECTED = "memory://, redis://, rediss://, unix://, postgresql:// or kafka://"
+
+
+def transport_of(url: str, *, broker_timeout: float | timedelta = 1.0) -> Transport:
+    """A transport for this URL, not opened yet.
+
+    Args:
+        url: ``memory://``; a Redis or Valkey server (see :mod:`fastapi_consumers.redis_client`);
+            ``postgresql://user:password@host/database`` or ``kafka://host:9092``, through ``broadcaster``.
+        broker_timeout: seconds that publishing, subscribing and connecting may take.
+
+    Raises ``ImproperlyConfigured`` with the code ``bad-url``, ``bad-broker-timeout``, or ``missing-extra`` if what the
+    backend needs is not installed. Its text holds no credentials.
+    """
+    seconds = seconds_of(broker_timeout)
+    try:
+        scheme = urlsplit(url).scheme if isinstance(cast(object, url), str) else ""
+    except ValueError:  # Its text may quote the password.
+        scheme = ""
+    if scheme == "memory":
+        return MemoryTransport()
+    if scheme in SCHEMES:
+        return RedisTransport(url, broker_timeout=seconds)
+    if scheme in BROADCASTER_SCHEMES:
+        return BroadcasterTransport(_factory(url, BROADCASTER_SCHEMES[scheme])())
+    problem = Problem(
+        "bad-url",
+        f"url={safe_url(url)!r}",
+        "a URL of another kind" if scheme else "a URL that cannot be read",
+        _EXPECTED,
+        "write one of these; Sentinel, Cluster and other brokers are not supported yet",
+    )
+    raise ImproperlyConfigured("The broker", [problem])
+
+
+def seconds_of(broker_timeout: float | timedelta) -> float:
+    """The timeout in seconds. Raises ``ImproperlyConfigured`` unless it is a finite time above 0."""
+    seconds = broker_timeout.total_seconds() if isinstance(broker_timeout, timedelta) else broker_timeout
+    is_number = isinstance(cast(object, seconds), int | float) and not isinstance(cast(object, seconds), bool)
+    if is_number and math.isfinite(seconds) and seconds > 0:
+        return float(seconds)
+    problem = Problem(
+        "bad-broker-timeout",
+        "broker_timeout",
+        repr(broker_timeout),
+        "seconds above 0, or a timedelta",
+        "write broker_timeout=1.0",
+    )
+    raise ImproperlyConfigured("The broker", [problem])
+
+
+def _factory(url: str, extra: str) -> Callable[[], Broadcast]:
+    make = partial(Broadcast, url)
+    try:
+        make()
+    except ImportError as error:
+        problem = Problem(
+            "missing-extra",
+            f"url={safe_url(url)!r}",
+            f"the package {error.name or 'that it needs'} is not installed",
+            f"what the extra {extra!r} installs",
+            f"pip install 'fastapi-consumers[{extra}]'",
+        )
+        raise ImproperlyConfigured("The broker", [problem]) from None
+    return make
