@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from .addressing import GROUP, PROCESS, for_channel
 from .exceptions import GroupFull, TooManyGroups
 from .messages import Event, Frame, bytes_frame, text_frame
 from .packets import BadPacket, Packet, decode_packet, encode_packet
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 #: Members that are served before the event loop gets its turn: at some 6 µs each, about 3 ms.
 FAN_OUT_CHUNK = 512
-
-GROUP, USER, PROCESS = "group:", "user:", "process:"
 
 
 class Member:
@@ -218,9 +217,9 @@ class Hub:
 
     async def send(self, channel: str, packet: Packet) -> None:
         """Hand the packet to one channel, wherever it is; nothing happens if there is none of that name."""
-        process, separator, _ = channel.partition("!")
-        if separator:
-            await self.publish(PROCESS + process, packet._replace(only=channel))
+        addressed = for_channel(channel, packet)
+        if addressed is not None:
+            await self.publish(*addressed)
 
     async def _deliver(self, topic: str, data: bytes) -> None:
         try:

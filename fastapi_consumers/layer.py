@@ -1,12 +1,11 @@
 """The channel layer: the API of Django Channels, in dicts, as a thin face of the hub."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
-from .codecs import encode_json
+from .addressing import GROUP, message_for_group, message_packet
 from .groups import check_group
-from .hub import GROUP, Hub
-from .packets import Packet
+from .hub import Hub
 
 
 class ChannelLayer:
@@ -37,14 +36,8 @@ class ChannelLayer:
 
     async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
         """Call the event method for ``message["type"]`` in every member. Raises ``ValueError`` without a type."""
-        await (await self._ready_hub()).publish(GROUP + check_group(group), _packet(message))
+        await (await self._ready_hub()).publish(*message_for_group(group, message))
 
     async def send(self, channel: str, message: Mapping[str, Any]) -> None:
         """The same for one channel, wherever it is."""
-        await (await self._ready_hub()).send(channel, _packet(message))
-
-
-def _packet(message: Mapping[str, Any]) -> Packet:
-    if not isinstance(cast(object, message), Mapping) or not isinstance(message.get("type"), str):
-        raise ValueError(f'A channel layer message is a dict with a "type" of text; found {message!r}')
-    return Packet("message", encode_json(dict(message)))
+        await (await self._ready_hub()).send(channel, message_packet(message))

@@ -9,20 +9,18 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from .actions import Action
+from .addressing import GROUP, Addressed, close_for, event_for, event_for_group
 from .builtin_actions import BUILTINS
-from .codecs import encode_json
 from .exceptions import ImproperlyConfigured, Problem
 from .groups import check_group
-from .hub import GROUP, USER, Hub
-from .identity import user_id
+from .hub import Hub
 from .inbox import Watch
 from .layer import ChannelLayer
 from .messages import Position
-from .packets import Packet
 from .plan import Defaults, Plan
 from .throttling import TokenBuckets
 from .transports import MemoryTransport, Transport
-from .types import CloseCode, check_close_code, close_reason
+from .types import CloseCode
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +158,7 @@ class Consumers:
 
         Raises ``InvalidGroup``, and ``BrokerUnavailable`` if the event cannot be handed on.
         """
-        hub = await self._ready_hub()
-        await hub.publish(GROUP + check_group(group), Packet("event", encode_json(data), event, exclude))
+        await self._publish(event_for_group(group, event, data, exclude=exclude))
         return None
 
     async def send(self, event: str, data: Any = None, *, user: Any = None, channel: str | None = None) -> None:
@@ -170,7 +167,7 @@ class Consumers:
         Nothing happens if there is no such user or channel. Raises ``TypeError`` unless just one of them is named,
         ``ValueError`` for an anonymous user.
         """
-        await self._send_to(Packet("event", encode_json(data), event), user=user, channel=channel)
+        await self._publish(event_for(event, data, user=user, channel=channel))
 
     async def disconnect(
         self,
@@ -185,34 +182,16 @@ class Consumers:
 
         Raises as :meth:`send` does.
         """
-        packet = Packet("close", encode_json([check_close_code(code), close_reason(reason)]))
-        await self._send_to(packet, user=user, channel=channel, group=group)
+        await self._publish(close_for(user=user, channel=channel, group=group, code=code, reason=reason))
 
-    async def _send_to(self, packet: Packet, **receivers: Any) -> None:
-        given = [name for name, value in receivers.items() if value is not None]
-        if len(given) != 1:
-            names = " or ".join(f"{name}=…" for name in receivers)
-            raise TypeError(f"name one receiver, {names} (found {' and '.join(given) or 'none'})")
-        name, value = given[0], receivers[given[0]]
+    async def _publish(self, addressed: Addressed | None) -> None:
         hub = await self._ready_hub()
-        if name == "channel":
-            await hub.send(value, packet)
-        elif name == "group":
-            await hub.publish(GROUP + check_group(value), packet)
-        else:
-            await hub.publish(USER + _user_key(value), packet)
+        if addressed is not None:
+            await hub.publish(*addressed)
 
     async def get_connection_count(self, group: str) -> int:
         """How many connections are in a group."""
         return self.hub.count(GROUP + check_group(group))
-
-
-def _user_key(user: Any) -> str:
-    """A user, or a user's id, as text."""
-    key = user if isinstance(user, str | int) else user_id(user)
-    if key is None:
-        raise ValueError(f"{user!r} has no id: connections can be reached by user only where their user is known")
-    return str(key)
 
 
 def get_consumers(connection: HTTPConnection) -> Consumers:

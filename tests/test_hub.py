@@ -7,9 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from fastapi_consumers.addressing import GROUP, PROCESS
 from fastapi_consumers.codecs import encode_json
 from fastapi_consumers.exceptions import BrokerUnavailable, GroupFull, TooManyGroups
-from fastapi_consumers.hub import FAN_OUT_CHUNK, GROUP, PROCESS, Hub, Member
+from fastapi_consumers.hub import FAN_OUT_CHUNK, Hub, Member
 from fastapi_consumers.messages import text_frame
 from fastapi_consumers.packets import Packet, encode_packet
 from fastapi_consumers.protocols import JSON_FRAMER, MSGPACK_FRAMER

@@ -8,10 +8,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from ..addressing import GROUP
 from ..connection import Connection
 from ..exceptions import ImproperlyConfigured, Problem
 from ..groups import check_group
-from ..hub import GROUP
 from ..identity import ANONYMOUS
 from ..layer import ChannelLayer
 from ..messages import bytes_frame, text_frame

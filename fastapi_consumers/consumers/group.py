@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from ..addressing import GROUP
 from ..exceptions import InvalidFrame, InvalidGroup
 from ..groups import check_group
-from ..hub import GROUP
 from ..messages import Position
 from ..packets import Packet
 from .json import JSONConsumer

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketState
 
+from ..addressing import USER
 from ..authentication import authenticate_with
 from ..connection import Connection, Interrupted
 from ..dispatch import FAIR_SHARE, Dispatcher
@@ -22,7 +23,6 @@ from ..exceptions import (
     PermissionDenied,
     StopConsumer,
 )
-from ..hub import USER
 from ..identity import is_authenticated, user_id
 from ..inbox import Disconnected, TooBig
 from ..origins import is_allowed_origin
