@@ -166,7 +166,7 @@ class Connection:
         self.is_accepted = True
         if self._websocket is not None:
             self._show_accepted()
-        self.outbox.open()
+        self.outbox.open(self.consumers.find_lane(self._send))
 
     def _show_accepted(self) -> None:
         assert self._websocket is not None

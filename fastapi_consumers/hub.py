@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from .addressing import GROUP, PROCESS, for_channel
 from .exceptions import GroupFull, TooManyGroups
-from .messages import Event, Frame, bytes_frame, text_frame
+from .messages import Event, Frame
 from .packets import BadPacket, Packet, decode_packet, encode_packet
 from .protocols import Framer
 from .transports import Transport
@@ -333,6 +333,8 @@ def _json_of(packet: Packet) -> Any:
 
 def _frame_of(packet: Packet) -> Frame:
     try:
-        return text_frame(packet.data.decode()) if packet.kind == "text" else bytes_frame(packet.data)
+        if packet.kind == "text":
+            packet.data.decode()
     except UnicodeDecodeError:
         raise BadPacket("a text that is not UTF-8") from None
+    return Frame(packet.data, packet.kind == "text")

@@ -3,6 +3,7 @@
 They are named tuples because a request and its reply are made for every frame.
 """
 
+from struct import Struct
 from typing import Any, Literal, NamedTuple
 
 from .exceptions import ConsumerError
@@ -57,26 +58,64 @@ class Position(NamedTuple):
     offset: int
 
 
-class Frame(NamedTuple):
-    """An ASGI ``websocket.send`` message, ready to hand to the server, and its payload's size in bytes.
+class Frame:
+    """One message to a client, encoded. It is shared by all that it is sent to, and never changes.
 
-    One frame is shared by all members it is sent to: nobody may change its message.
+    What a way to the client needs, it is asked for; each form is made once, at first use.
     """
 
+    __slots__ = ("is_text", "message", "payload", "wire")
+
+    #: The ASGI ``websocket.send`` message. Nobody may change it.
     message: dict[str, Any]
-    size: int
+    #: The bytes of the WebSocket frame: final, not masked, not compressed (RFC 6455, section 5.2).
+    wire: bytes
+
+    def __init__(self, payload: bytes, is_text: bool) -> None:
+        self.payload = payload
+        #: Whether the payload is text, in UTF-8.
+        self.is_text = is_text
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for what has not been set: from then on it is an attribute like any other, without a call per member.
+        if name == "message":
+            content = {"text": self.payload.decode()} if self.is_text else {"bytes": self.payload}
+            self.message = {"type": "websocket.send", **content}
+            return self.message
+        if name == "wire":
+            self.wire = _head(0x81 if self.is_text else 0x82, len(self.payload)) + self.payload
+            return self.wire
+        raise AttributeError(f"a Frame has no {name!r}")
+
+    def __repr__(self) -> str:
+        return f"Frame({self.payload!r}, is_text={self.is_text})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and (self.payload, self.is_text) == (other.payload, other.is_text)
+
+    def __hash__(self) -> int:
+        return hash((self.payload, self.is_text))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return len(self.payload)
+
+
+_HEAD_16, _HEAD_64 = Struct("!BBH"), Struct("!BBQ")
+
+
+def _head(opcode: int, size: int) -> bytes:
+    if size < 126:
+        return bytes((opcode, size))
+    return _HEAD_16.pack(opcode, 126, size) if size < 1 << 16 else _HEAD_64.pack(opcode, 127, size)
 
 
 def text_frame(text: str) -> Frame:
-    """A text frame."""
-    # Whether it is ASCII is known without a look at it, and then it need not be encoded to be measured.
-    return Frame({"type": "websocket.send", "text": text}, len(text) if text.isascii() else _size(text))
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
+    """A text frame. Raises ``UnicodeEncodeError`` for half of a surrogate pair, which UTF-8 cannot hold."""
+    return Frame(text.encode(), True)
 
 
 def bytes_frame(data: bytes) -> Frame:
     """A binary frame."""
-    return Frame({"type": "websocket.send", "bytes": data}, len(data))
+    return Frame(data, False)

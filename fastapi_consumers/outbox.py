@@ -1,16 +1,18 @@
 """The bounded queue between whoever sends and one socket. Owned by the connection; it is the only writer.
 
-A frame is handed to the server at once, by stepping its ``send`` coroutine in place, as long as the server takes it
-without waiting and nothing is queued. Only when the server waits (its buffer is full) does a task start, which writes
-what has piled up and ends. So a healthy connection costs no task, no queue and no wake-up per message.
+A frame is handed to the server at once as long as that takes it without waiting and nothing is queued: written to the
+server's transport where there is a lane to it, otherwise by stepping the server's ``send`` coroutine in place. Only
+when the server waits (its buffer is full) does a task start, which writes what has piled up and ends. So a healthy
+connection costs no task, no queue and no wake-up per message.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any
 
+from .backlog import Backlog, Droppable, Full, Overflow
+from .lanes import Lane
 from .messages import Frame
 from .stepping import Resumed
 from .types import Send
@@ -21,30 +23,36 @@ class Outbox:
 
     Args:
         send: the server's ASGI ``send``.
-        max_messages, max_bytes: what may wait; more calls ``on_overflow``.
-        write_timeout: seconds that one message may take to be written once the server has begun to wait.
-        on_overflow: called once, without arguments, when the bound or the time is exceeded.
+        max_messages, max_bytes: what may wait.
+        overflow: what happens to more. ``disconnect`` calls ``on_overflow``; the others drop events.
+        write_timeout: seconds that one message may take to be written once the server has begun to wait; only under
+            ``disconnect``, where more calls ``on_overflow`` too.
+        on_overflow: called once, without arguments, when nothing more can wait and nothing can be dropped.
         on_lost: called once with the exception when the server refuses to send, as it does when the peer has gone.
+        on_dropped: called for each event that is dropped for want of room.
 
     Frames leave in the order in which they were pushed. After ``abort``, an overflow or a lost peer everything is
-    dropped. ``sent``, ``dropped``, ``waiting`` and the one that is being written add up to what was pushed.
+    dropped. ``sent``, ``dropped``, ``coalesced``, ``waiting`` and the one that is being written add up to what was
+    pushed and to the notices of what was dropped.
     """
 
     __slots__ = (
-        "_bytes",
+        "_backlog",
         "_dead",
         "_held",
-        "_max_bytes",
-        "_max_messages",
+        "_is_closing",
+        "_is_writable",
+        "_limits",
+        "_lost_frames",
+        "_on_dropped",
         "_on_lost",
         "_on_overflow",
-        "_queue",
+        "_overflow",
         "_sealed",
         "_send",
         "_task",
-        "_waiters",
+        "_write",
         "_write_timeout",
-        "dropped",
         "is_idle",
         "sent",
     )
@@ -58,50 +66,86 @@ class Outbox:
         write_timeout: float,
         on_overflow: Callable[[], None],
         on_lost: Callable[[BaseException], None],
+        overflow: Overflow = "disconnect",
+        on_dropped: Callable[[], None] | None = None,
     ) -> None:
         self._send = send
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
-        self._write_timeout = write_timeout
+        self._overflow: Overflow = overflow
+        self._limits = max_messages, max_bytes
+        self._write_timeout = write_timeout if overflow == "disconnect" else None
         self._on_overflow = on_overflow
         self._on_lost = on_lost
-        self._queue: deque[Frame] | None = None
-        self._bytes = 0
+        self._on_dropped = on_dropped
+        self._write: Callable[[bytes], None] | None = None
+        self._is_writable: Callable[[], bool] = _never
+        self._is_closing: Callable[[], bool] = _never
+        #: Made when something has to wait for the first time.
+        self._backlog: Backlog | None = None
         self._task: asyncio.Task[None] | None = None
-        #: Who waits for which message, counted from the first, in that order.
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] | None = None
         self._held = True
         self._sealed = False
         self._dead = False
         #: Whether a frame would go straight to the server: open, nothing waits, nothing is being written.
         self.is_idle = False
-        #: Messages handed to the server, and messages dropped because the socket was gone.
+        #: Messages handed to the server.
         self.sent = 0
-        self.dropped = 0
+        #: Frames dropped because the socket was gone.
+        self._lost_frames = 0
 
     @property
     def waiting(self) -> int:
         """Messages that wait to be written."""
-        return len(self._queue) if self._queue else 0
+        return len(self._backlog) if self._backlog is not None else 0
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped: because the socket was gone, or events for want of room."""
+        return self._lost_frames + (self._backlog.dropped if self._backlog is not None else 0)
+
+    @property
+    def coalesced(self) -> int:
+        """Events replaced, while they waited, by a newer one of the same key."""
+        return self._backlog.coalesced if self._backlog is not None else 0
 
     @property
     def is_dead(self) -> bool:
         return self._dead
 
-    def open(self) -> None:
+    def open(self, lane: Lane | None = None) -> None:
         """Begin to send. Until the socket is accepted everything is held back, in order."""
         if self._held and not self._dead:
             self._held = False
+            if lane is not None:
+                self._is_writable, self._is_closing, self._write = lane
             self.is_idle = not self._sealed
-            queue, self._queue, self._bytes = self._queue, None, 0
-            for frame in queue or ():
-                self.push(frame)
+            if self._backlog is not None and self._sealed:
+                self._lost_frames += self._backlog.clear()
+            elif self._backlog is not None:
+                self._drain(self._backlog)
 
-    def push(self, frame: Frame) -> None:
+    def _drain(self, backlog: Backlog) -> None:
+        """Send what waits, until the server waits too."""
+        while self._task is None and (frame := backlog.next()) is not None:
+            self._push_now(frame)
+
+    def push(self, frame: Frame, droppable: Droppable | None = None) -> None:
         """Send ``frame`` now if the server takes it at once, else queue it. Never waits, never raises."""
-        if not self.is_idle:
-            self._enqueue(frame)
-            return
+        if self.is_idle:
+            write = self._write
+            if write is None or self._is_closing() or not self._is_writable():
+                self._push_now(frame)
+                return
+            try:
+                write(frame.wire)
+            except Exception as error:
+                self._lost_frames += 1
+                self._lose(error)
+            else:
+                self.sent += 1
+        else:
+            self._enqueue(frame, droppable)
+
+    def _push_now(self, frame: Frame) -> None:
         try:
             coroutine: Any = self._send(frame.message)
             if type(coroutine) is not CoroutineType and not hasattr(coroutine, "send"):
@@ -110,28 +154,33 @@ class Outbox:
         except StopIteration:
             self.sent += 1
         except BaseException as error:
-            self.dropped += 1
+            self._lost_frames += 1
             self._lose(error)
             if not isinstance(error, Exception | asyncio.CancelledError):
                 raise
         else:
             self.is_idle = False
-            self._task = asyncio.get_running_loop().create_task(self._write(Resumed(coroutine, waited_for)))
+            self._task = asyncio.get_running_loop().create_task(self._write_all(Resumed(coroutine, waited_for)))
 
-    def _enqueue(self, frame: Frame) -> None:
+    def _enqueue(self, frame: Frame, droppable: Droppable | None) -> None:
         if self._dead or self._sealed:
-            self.dropped += 1
+            self._lost_frames += 1
             return
-        if self._queue is None:
-            self._queue = deque()
-        if len(self._queue) >= self._max_messages or self._bytes + frame.size > self._max_bytes:
-            self.dropped += 1
-            self._overflow()
-            return
-        self._queue.append(frame)
-        self._bytes += frame.size
+        backlog = self._backlog
+        if backlog is None:
+            backlog = self._backlog = Backlog(self._overflow, *self._limits)
+        before = backlog.dropped
+        try:
+            backlog.put(frame, droppable)
+        except Full:
+            self._lost_frames += 1
+            self._give_up()
+        else:
+            if self._on_dropped is not None:
+                for _ in range(backlog.dropped - before):
+                    self._on_dropped()
 
-    async def _write(self, current: Awaitable[None]) -> None:
+    async def _write_all(self, current: Awaitable[None]) -> None:
         """Finish the send that waits, then write what was queued meanwhile."""
         limit = asyncio.timeout(self._write_timeout)
         try:
@@ -139,17 +188,14 @@ class Outbox:
                 async with limit:
                     await current
                 self.sent += 1
-                if self._waiters:
-                    self._wake(self.sent)
-                if not self._queue:
+                frame = self._backlog.next() if self._backlog is not None else None
+                if frame is None:
                     break
-                frame = self._queue.popleft()
-                self._bytes -= frame.size
                 current = self._send(frame.message)
                 limit = asyncio.timeout(self._write_timeout)
         except TimeoutError as error:
             if limit.expired():
-                self._overflow()
+                self._give_up()
             else:
                 self._lose(error)
         except Exception as error:
@@ -158,7 +204,7 @@ class Outbox:
             self.abort()
             raise
         else:
-            self._task = self._queue = None
+            self._task = None
             self.is_idle = not self._sealed
 
     async def flush(self) -> None:
@@ -168,20 +214,13 @@ class Outbox:
         stopping it.
         """
         if self._task is not None:
-            if self._waiters is None:
-                self._waiters = deque()
+            if self._backlog is None:
+                self._backlog = Backlog(self._overflow, *self._limits)
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append((self.sent + self.waiting + 1, done))
+            self._backlog.mark(done)
             await done
         elif self._dead or self._sealed:
             await asyncio.sleep(0)
-
-    def _wake(self, sent: int | None = None) -> None:
-        """Wake those who wait for one of the first ``sent`` messages, or all."""
-        while self._waiters and (sent is None or self._waiters[0][0] <= sent):
-            _, done = self._waiters.popleft()
-            if not done.done():
-                done.set_result(None)
 
     def seal(self) -> None:
         """Take no more. What waits is still written."""
@@ -192,22 +231,25 @@ class Outbox:
         """Drop what waits and what is being written, and take no more."""
         self._dead = True
         self.is_idle = False
-        self.dropped += self.waiting
-        self._queue, self._bytes = None, 0
         task, self._task = self._task, None
         if task is not None:
-            self.dropped += 1
+            self._lost_frames += 1
             if task is not asyncio.current_task():
                 task.cancel()
-        self._wake()
+        if self._backlog is not None:
+            self._lost_frames += self._backlog.clear()
 
-    def _overflow(self) -> None:
+    def _give_up(self) -> None:
         self.abort()
         self._on_overflow()
 
     def _lose(self, error: BaseException) -> None:
         self.abort()
         self._on_lost(error)
+
+
+def _never() -> bool:
+    return False
 
 
 async def _awaited(awaitable: Awaitable[None]) -> None:

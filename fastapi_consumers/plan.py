@@ -131,7 +131,7 @@ class Plan:
             return ContentFramer(self._encode_own, self.options.response_serializer_class)
         if self.options.response_serializer_class is not None:
             return ContentFramer(
-                lambda content: text_frame(encode_json(content).decode()), self.options.response_serializer_class
+                lambda content: Frame(encode_json(content), True), self.options.response_serializer_class
             )
         return JSON_FRAMER
 

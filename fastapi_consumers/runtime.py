@@ -15,12 +15,13 @@ from .exceptions import ImproperlyConfigured, Problem
 from .groups import check_group
 from .hub import Hub
 from .inbox import Watch
+from .lanes import Lane, find_lane
 from .layer import ChannelLayer
 from .messages import Position
 from .plan import Defaults, Plan
 from .throttling import TokenBuckets
 from .transports import MemoryTransport, Transport
-from .types import CloseCode
+from .types import CloseCode, Send
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,12 @@ class Consumers:
 
     __consumer_parameter__ = "consumers"
 
-    def __init__(self, transport: Transport | None = None, defaults: Defaults | None = None) -> None:
+    def __init__(
+        self, transport: Transport | None = None, defaults: Defaults | None = None, *, direct_writes: bool = True
+    ) -> None:
+        self._direct_writes = direct_writes
+        #: The ways to a socket that the log has named; there are a handful.
+        self._lanes_told: set[str] = set()
         self.defaults = defaults if defaults is not None else Defaults()
         self.buckets = TokenBuckets()
         self.watch = Watch()
@@ -49,6 +55,15 @@ class Consumers:
         #: The event loop that it is open in, and the one that it is being opened in with the task that does so.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+
+    def find_lane(self, send: Send) -> Lane | None:
+        """The short way to the socket behind an ASGI ``send``, if there is one and it may be used."""
+        lane, description = find_lane(send) if self._direct_writes else (None, "direct_writes=False")
+        if description not in self._lanes_told:
+            self._lanes_told.add(description)
+            way = "written straight to" if lane is not None else "handed to the server's send():"
+            logger.info("frames are %s %s", way, description)
+        return lane
 
     @property
     def is_open(self) -> bool:

@@ -728,7 +728,7 @@ async def test_a_failing_close_is_no_error(start, log, caplog):
 async def test_a_frame_that_the_server_cannot_send_is_logged_and_closes_with_1011(start, log, caplog):
     class Raw(Consumer):
         async def receive(self, text_data=None, bytes_data=None):
-            await self.send("\ud800")
+            await self.send("a frame")
 
         async def disconnect(self, code):
             log("disconnect", code)

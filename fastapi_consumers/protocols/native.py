@@ -15,7 +15,7 @@ from ..actions import ANYTHING, MISSING, Action, Returns, typed_dict
 from ..codecs import decode_json, decode_msgpack, encode_json, encode_msgpack, find_not_finite, has_bytes
 from ..dependencies import error_details
 from ..exceptions import ActionNotFound, ConsumerError, InternalError, InvalidData, InvalidFrame
-from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame, text_frame
+from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame
 from ..serializers import RequestSerializer, ResponseSerializer, data_of
 from ..types import RequestId
 from .base import Framer, Reader
@@ -278,41 +278,36 @@ class JSONFramer(Framer):
 
     def __init__(self) -> None:
         #: How the reply of an action begins; one entry per action name that exists.
-        self._heads: dict[str, str] = {}
+        self._heads: dict[str, bytes] = {}
 
     def ok(self, action: str, request_id: RequestId | None, data: Any, returns: Returns) -> Frame:
         head = self._heads.get(action)
         if head is None:
-            head = self._heads[action] = f'{{"type":"reply","action":{_text(action)},"request_id":'
-        encoded = returns.to_json(data).decode() if data is not None else "null"
-        number = request_id if type(request_id) is int else _text(request_id)
-        text = f'{head}{number},"status":"ok","data":{encoded}}}'
-        return text_frame(text)
+            head = self._heads[action] = b'{"type":"reply","action":%b,"request_id":' % encode_json(action)
+        encoded = returns.to_json(data) if data is not None else b"null"
+        if type(request_id) is int:
+            return Frame(b'%b%d,"status":"ok","data":%b}' % (head, request_id, encoded), True)
+        return Frame(b'%b%b,"status":"ok","data":%b}' % (head, encode_json(request_id), encoded), True)
 
     def reply(self, reply: Reply, returns: Returns = ANYTHING) -> Frame:
-        head = f'{{"type":"reply","action":{_text(reply.action)},"request_id":{_text(reply.request_id)}'
         if reply.error is not None:
-            body = encode_json(reply.error.body()).decode()
-            return text_frame(f'{head},"status":"error","error":{body}}}')
-        data = returns.to_json(reply.data).decode() if reply.data is not None else "null"
-        return text_frame(f'{head},"status":"{reply.status}","data":{data}}}')
+            rest = b'"error","error":%b' % encode_json(reply.error.body())
+        else:
+            data = returns.to_json(reply.data) if reply.data is not None else b"null"
+            rest = b'"%b","data":%b' % (reply.status.encode(), data)
+        ids = encode_json(reply.action), encode_json(reply.request_id)
+        return Frame(b'{"type":"reply","action":%b,"request_id":%b,"status":%b}' % (*ids, rest), True)
 
     def event(self, event: Event) -> Frame:
-        group = f',"group":{_text(event.group)}' if event.group is not None else ""
-        offset = f',"offset":{event.offset}' if event.offset is not None else ""
-        return text_frame(
-            f'{{"type":"event","event":{_text(event.event)}{group},"data":{event.data.decode()}{offset}}}'
-        )
+        group = b',"group":%b' % encode_json(event.group) if event.group is not None else b""
+        offset = b',"offset":%d' % event.offset if event.offset is not None else b""
+        name = encode_json(event.event)
+        if not event.data.isascii():
+            event.data.decode()  # What another program published may be anything; a text frame is UTF-8.
+        return Frame(b'{"type":"event","event":%b%b,"data":%b%b}' % (name, group, event.data, offset), True)
 
     def notice(self, notice: Notice) -> Frame:
-        return text_frame(encode_json({"type": notice.type, **notice.fields}).decode())
-
-
-def _text(value: RequestId | None) -> str:
-    """A name or an id as JSON."""
-    if isinstance(value, int):
-        return str(value)
-    return encode_json(value).decode()
+        return Frame(encode_json({"type": notice.type, **notice.fields}), True)
 
 
 class MessagePackFramer(Framer):

@@ -1,0 +1,81 @@
+"""The short way to a socket: ready frames written to the server's transport. The only module that knows a server.
+
+An ASGI ``send`` makes a frame anew for every recipient, in a coroutine of its own. Where the server is uvicorn, and the
+connection is not compressed, the same bytes are written to its transport instead, once they are framed. Everything
+else stays the server's: handshake, pings, the close, and waiting for a socket that takes no more.
+
+What is relied upon are attributes of uvicorn's protocol classes, checked one by one: where one is missing, or is not
+what it was, frames go through ``send`` as on any other server.
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import Any, NamedTuple
+
+from starlette import _exception_handler
+
+from .types import Send
+
+#: The ``send`` of uvicorn's classes. By name, since importing them would load what the server may not even use. A
+#: subclass that overrides ``send`` is another matter.
+_KNOWN = frozenset(
+    {
+        ("uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol.send"),
+        ("uvicorn.protocols.websockets.wsproto_impl", "WSProtocol.send"),
+    }
+)
+#: The function in which Starlette wraps ``send`` for each of its layers that handles exceptions. It changes nothing.
+_WRAPPER = "wrap_app_handling_exceptions.<locals>.wrapped_app.<locals>.sender"
+#: How many of them may lie over each other: one for each mounted application, and a few.
+_MAX_WRAPPERS = 16
+
+
+class Lane(NamedTuple):
+    """Two questions and an answer: bytes may be written while ``is_writable()`` and not ``is_closing()``."""
+
+    is_writable: Callable[[], bool]
+    is_closing: Callable[[], bool]
+    write: Callable[[bytes], None]
+
+
+def find_lane(send: Send) -> tuple[Lane | None, str]:
+    """The lane behind an ASGI ``send``, and what it is called; or ``None`` and the reason why there is none.
+
+    Asked once the handshake is done, since it has decided on compression.
+    """
+    server_send = _unwrapped(send)
+    protocol = getattr(server_send, "__self__", None)
+    function = getattr(server_send, "__func__", None)
+    if not isinstance(server_send, MethodType) or (function.__module__, function.__qualname__) not in _KNOWN:
+        return None, "the server is none that is known, or a middleware stands before its send"
+    if _compresses(protocol):
+        return None, "the connection is compressed"
+    transport, writable = getattr(protocol, "transport", None), getattr(protocol, "writable", None)
+    write, is_closing = getattr(transport, "write", None), getattr(transport, "is_closing", None)
+    if not isinstance(writable, asyncio.Event) or not callable(write) or not callable(is_closing):
+        return None, f"{type(protocol).__name__} is not as it was in the versions that are known"
+    return Lane(writable.is_set, is_closing, write), f"the transport of {type(protocol).__name__}"
+
+
+def _unwrapped(send: Any) -> Any:
+    """The ``send`` below Starlette's wrappers. Any other wrapper may mean something, and stays."""
+    for _ in range(_MAX_WRAPPERS):
+        if (
+            not isinstance(send, FunctionType)
+            or send.__qualname__ != _WRAPPER
+            or send.__module__ != _exception_handler.__name__
+            or "send" not in send.__code__.co_freevars
+            or send.__closure__ is None
+        ):
+            break
+        send = send.__closure__[send.__code__.co_freevars.index("send")].cell_contents
+    return send
+
+
+def _compresses(protocol: Any) -> bool:
+    """Whether frames may have to be compressed; ``True`` where that cannot be known."""
+    extensions = getattr(getattr(protocol, "conn", None), "extensions", None)
+    if isinstance(extensions, list):
+        return bool(extensions)
+    return getattr(getattr(protocol, "config", None), "ws_per_message_deflate", True) is not False
