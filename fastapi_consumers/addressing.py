@@ -13,6 +13,9 @@ from .identity import user_id
 from .packets import Packet
 from .types import CloseCode, check_close_code, close_reason
 
+#: Longest ``coalesce_key``, in characters.
+MAX_COALESCE_KEY = 255
+
 GROUP, USER, PROCESS = "group:", "user:", "process:"
 
 
@@ -23,13 +26,15 @@ class Addressed(NamedTuple):
     packet: Packet
 
 
-def event_for_group(group: str, event: str, data: Any = None, *, exclude: str | None = None) -> Addressed:
+def event_for_group(
+    group: str, event: str, data: Any = None, *, exclude: str | None = None, coalesce_key: str | None = None
+) -> Addressed:
     """An event for all members but ``exclude``, a channel.
 
     Raises ``InvalidGroup``, ``TypeError`` for an event that is not text, and ``PydanticSerializationError``, which is a
     ``ValueError``, for data that has no JSON.
     """
-    return Addressed(GROUP + check_group(group), _event(event, data, exclude))
+    return Addressed(GROUP + check_group(group), _event(event, data, exclude, coalesce_key))
 
 
 def event_for(event: str, data: Any = None, *, user: Any = None, channel: str | None = None) -> Addressed | None:
@@ -74,10 +79,12 @@ def for_channel(channel: str, packet: Packet) -> Addressed | None:
     return Addressed(PROCESS + process, packet._replace(only=channel)) if separator else None
 
 
-def _event(event: str, data: Any, exclude: str | None = None) -> Packet:
+def _event(event: str, data: Any, exclude: str | None = None, key: str | None = None) -> Packet:
     if not isinstance(cast(object, event), str):
         raise TypeError(f"an event is named by text; found a value of type {type(event).__name__}")
-    return Packet("event", encode_json(data), event, exclude)
+    if key is not None and not (isinstance(cast(object, key), str) and len(key) <= MAX_COALESCE_KEY):
+        raise ValueError(f"coalesce_key is text of at most {MAX_COALESCE_KEY} characters; found {key!r:.80}")
+    return Packet("event", encode_json(data), event, exclude, key=key)
 
 
 def _addressed(packet: Packet, **receivers: Any) -> Addressed | None:

@@ -26,10 +26,20 @@ REGISTERED_HANDLERS = "_registered_handlers"
 HANDLER_NAMES = ("join", "leave")
 
 #: Hooks whose override changes how frames travel.
-HOOKS = ("receive", "receive_json", "decode_json", "encode_json", "get_groups", "on_join", "on_leave", "lifespan")
+HOOKS = (
+    "receive",
+    "receive_json",
+    "decode_json",
+    "encode_json",
+    "get_groups",
+    "on_join",
+    "on_leave",
+    "on_overflow",
+    "lifespan",
+)
 
 #: Attributes that consumers are going to have: an action of such a name would stand in their way.
-RESERVED = frozenset({"history", "presence", "read_history", "get_presence", "overflow", "pagination_class"})
+RESERVED = frozenset({"history", "presence", "read_history", "get_presence", "pagination_class"})
 
 
 class Locals(NamedTuple):

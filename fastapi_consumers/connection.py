@@ -16,6 +16,7 @@ from .identity import ANONYMOUS
 from .inbox import Disconnected, Inbox
 from .messages import Frame, Notice, bytes_frame, text_frame
 from .outbox import Outbox
+from .overflowing import Overflowing
 from .plan import Plan
 from .protocols import JSON_FRAMER
 from .types import CloseCode, Message, Receive, Scope, Send, close_reason
@@ -85,7 +86,10 @@ class Connection:
             write_timeout=limits.write_timeout,
             on_overflow=self._overflowed,
             on_lost=self._lost,
+            overflow=limits.overflow,
+            on_dropped=self._dropped,
         )
+        self.overflowing = Overflowing(limits.overflow, consumers.overflows)
         self.inbox = Inbox(
             receive,
             consumers.watch,
@@ -364,7 +368,12 @@ class Connection:
             self._interrupt()
 
     def _overflowed(self) -> None:
+        self.overflowing.happened()
         self.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
+
+    def _dropped(self) -> None:
+        if self.overflowing.happened():
+            self.outbox.on_drained = self.overflowing.over
 
     def _peek(self, frame: str | bytes) -> Any:
         return frame if self.dispatcher is None else self.dispatcher.peek(frame)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from .addressing import GROUP, PROCESS, for_channel
+from .backlog import Droppable
 from .exceptions import GroupFull, TooManyGroups
 from .messages import Event, Frame
 from .packets import BadPacket, Packet, decode_packet, encode_packet
@@ -34,7 +35,7 @@ class Member:
     def __init__(
         self,
         channel: str,
-        push: Callable[[Frame], None],
+        push: Callable[[Frame, Droppable | None], None],
         receive: Callable[[dict[str, Any]], None],
         close: Callable[[int, str], None],
         max_topics: int,
@@ -274,7 +275,7 @@ class Hub:
         if packet.exclude is not None:
             members = [member for member in members if member.channel != packet.exclude]
         if packet.kind == "event":
-            self._hand_over_event(members, Event(packet.name, packet.data, group), frames)
+            self._hand_over_event(members, Event(packet.name, packet.data, group), frames, Droppable(group, packet.key))
         elif packet.kind == "message":
             for member in members:
                 # Decoded for each: a consumer may change what it is given.
@@ -285,10 +286,13 @@ class Hub:
                 member.close(code, reason)
         else:
             frame = _frame_of(packet)
+            droppable = Droppable(group)
             for member in members:
-                member.push(frame)
+                member.push(frame, droppable)
 
-    def _hand_over_event(self, members: Iterable[Member], event: Event, frames: dict[Any, Frame | None]) -> None:
+    def _hand_over_event(
+        self, members: Iterable[Member], event: Event, frames: dict[Any, Frame | None], droppable: Droppable
+    ) -> None:
         framer: Framer | None = None
         frame: Frame | None = None
         for member in members:
@@ -298,7 +302,7 @@ class Hub:
                     frames[framer] = self._frame(framer, event)
                 frame = frames[framer]
             if frame is not None:
-                member.push(frame)
+                member.push(frame, droppable)
 
     def _frame(self, framer: Framer | None, event: Event) -> Frame | None:
         if framer is None:

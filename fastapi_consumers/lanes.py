@@ -10,7 +10,7 @@ what it was, frames go through ``send`` as on any other server.
 
 import asyncio
 from collections.abc import Callable
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from starlette import _exception_handler
@@ -47,7 +47,7 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
     server_send = _unwrapped(send)
     protocol = getattr(server_send, "__self__", None)
     function = getattr(server_send, "__func__", None)
-    if not isinstance(server_send, MethodType) or (function.__module__, function.__qualname__) not in _KNOWN:
+    if not isinstance(function, FunctionType) or (function.__module__, function.__qualname__) not in _KNOWN:
         return None, "the server is none that is known, or a middleware stands before its send"
     if _compresses(protocol):
         return None, "the connection is compressed"

@@ -10,6 +10,7 @@ from typing import Any
 
 from .actions import Action
 from .authentication import BaseAuthentication
+from .backlog import OVERFLOWS, Overflow
 from .dependencies import Dependencies
 from .groups import GroupTemplate
 from .permissions import BasePermission
@@ -34,10 +35,12 @@ class Limits:
     #: Requests that may wait while an action runs, and how long a full inbox may stay so, in seconds (then 4429).
     max_inbox: int = 128
     inbox_timeout: float = 10.0
-    #: Messages and bytes that may wait to be written to a slow client; more closes with 1013.
+    #: Messages and bytes that may wait to be written to a slow client, and what happens to more: ``disconnect`` closes
+    #: with 1013, ``drop_oldest``, ``drop_newest`` and ``coalesce`` drop events and never replies.
+    overflow: Overflow = "disconnect"
     max_outbox: int = 256
     max_outbox_bytes: int = 1024 * 1024
-    #: Seconds that one message may take to be written.
+    #: Seconds that one message may take to be written; only under ``disconnect``.
     write_timeout: float = 10.0
     #: Frames in a row that are no requests; more closes with 4400.
     max_bad_frames: int = 50
@@ -64,6 +67,8 @@ def limit_mistake(name: str, value: Any) -> str | None:
         seconds = value.total_seconds() if isinstance(value, timedelta) else value
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         return None if is_number and seconds > 0 and math.isfinite(seconds) else "seconds above 0, or a timedelta"
+    if name == "overflow":
+        return None if value in OVERFLOWS else f"one of {', '.join(map(repr, OVERFLOWS))}"
     if name == "max_connections" and value is None:
         return None
     valid = isinstance(value, int) and not isinstance(value, bool) and value > 0

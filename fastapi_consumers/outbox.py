@@ -54,6 +54,7 @@ class Outbox:
         "_write",
         "_write_timeout",
         "is_idle",
+        "on_drained",
         "sent",
     )
 
@@ -87,6 +88,8 @@ class Outbox:
         self._dead = False
         #: Whether a frame would go straight to the server: open, nothing waits, nothing is being written.
         self.is_idle = False
+        #: Called once, and then forgotten, when all that waited has been written.
+        self.on_drained: Callable[[], None] | None = None
         #: Messages handed to the server.
         self.sent = 0
         #: Frames dropped because the socket was gone.
@@ -206,6 +209,9 @@ class Outbox:
         else:
             self._task = None
             self.is_idle = not self._sealed
+            if self.on_drained is not None:
+                drained, self.on_drained = self.on_drained, None
+                drained()
 
     async def flush(self) -> None:
         """Wait until all that was pushed before has been handed to the server, or will never be.

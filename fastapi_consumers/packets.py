@@ -1,6 +1,6 @@
 """What one process tells the others: versioned packets, opaque to the transport.
 
-Format, version 1: the byte ``1``, a JSON list ``[kind, name, exclude, only]``, a line feed, the data. JSON text
+Format, version 1: the byte ``1``, a JSON list ``[kind, name, exclude, only, key]``, a line feed, the data. JSON text
 has no raw line feed, so the first one ends the header. ``kind`` is one of :data:`KINDS`.
 """
 
@@ -19,13 +19,17 @@ KINDS = frozenset({"event", "text", "bytes", "message", "close"})
 
 
 class Packet(NamedTuple):
-    """``name`` is the event's; ``exclude`` the channel that does not get it; ``only`` the one channel that does."""
+    """``name`` is the event's; ``exclude`` the channel that does not get it; ``only`` the one channel that does.
+
+    ``key``: an event replaces one of the same group and key that still waits for a client that coalesces.
+    """
 
     kind: Kind
     data: bytes = b"null"
     name: str = ""
     exclude: str | None = None
     only: str | None = None
+    key: str | None = None
 
 
 class BadPacket(ValueError):
@@ -34,7 +38,7 @@ class BadPacket(ValueError):
 
 def encode_packet(packet: Packet) -> bytes:
     """The packet as bytes."""
-    header = encode_json([packet.kind, packet.name, packet.exclude, packet.only])
+    header = encode_json([packet.kind, packet.name, packet.exclude, packet.only, packet.key])
     return b"%b%b\n%b" % (VERSION, header, packet.data)
 
 
@@ -47,9 +51,9 @@ def decode_packet(data: bytes) -> Packet:
         fields = from_json(header)
     except ValueError:
         fields = None
-    if separator and isinstance(fields, list) and len(fields) == 4:
-        kind, name, exclude, only = fields
+    if separator and isinstance(fields, list) and len(fields) == 5:
+        kind, name, *optional = fields
         texts = isinstance(kind, str) and isinstance(name, str)
-        if texts and kind in KINDS and isinstance(exclude, str | None) and isinstance(only, str | None):
-            return Packet(kind, payload, name, exclude, only)
+        if texts and kind in KINDS and all(isinstance(value, str | None) for value in optional):
+            return Packet(kind, payload, name, *optional)
     raise BadPacket(f"the packet's header is damaged: {header[:64]!r}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -48,6 +49,8 @@ class Consumers:
         self.buckets = TokenBuckets()
         self.watch = Watch()
         self.connections: set[Any] = set()
+        #: Overflow policy to how many events it dropped in this process; ``disconnect``: how many sockets it closed.
+        self.overflows: Counter[str] = Counter()
         self._transport = transport if transport is not None else MemoryTransport()
         self.hub = Hub(self._transport)
         self.layer = ChannelLayer(self._ready_hub)
@@ -163,17 +166,25 @@ class Consumers:
         return plan
 
     async def broadcast(
-        self, group: str, event: str, data: Any = None, *, exclude: str | None = None
+        self,
+        group: str,
+        event: str,
+        data: Any = None,
+        *,
+        exclude: str | None = None,
+        coalesce_key: str | None = None,
     ) -> Position | None:
         """Send an event to all members of a group.
 
         Args:
             data: anything that pydantic can serialise to JSON. It is serialised once.
             exclude: a channel name that is left out.
+            coalesce_key: for clients that do not keep up, under ``overflow = "coalesce"``: this event takes the place
+                of the one of the same key that still waits.
 
         Raises ``InvalidGroup``, and ``BrokerUnavailable`` if the event cannot be handed on.
         """
-        await self._publish(event_for_group(group, event, data, exclude=exclude))
+        await self._publish(event_for_group(group, event, data, exclude=exclude, coalesce_key=coalesce_key))
         return None
 
     async def send(self, event: str, data: Any = None, *, user: Any = None, channel: str | None = None) -> None:

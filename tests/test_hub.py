@@ -88,7 +88,7 @@ class Recorder:
         self.member.framer = framer
         hub.register(self.member)
 
-    def push(self, frame):
+    def push(self, frame, droppable=None):
         self.frames.append(frame)
 
     @property

@@ -105,7 +105,7 @@ def test_the_defaults_are_valid(name: str) -> None:
     assert limit_mistake(name, getattr(Limits(), name)) is None
 
 
-@pytest.mark.parametrize("name", [name for name in LIMIT_NAMES if not name.endswith("_timeout")])
+@pytest.mark.parametrize("name", [name for name in LIMIT_NAMES if not name.endswith("_timeout") and name != "overflow"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1", [], float("nan"), timedelta(seconds=1)])
 def test_counts_are_whole_numbers_above_0(name: str, value: Any) -> None:
     assert limit_mistake(name, value) == "a whole number above 0"
@@ -120,6 +120,14 @@ def test_durations_are_seconds_above_0(name: str, value: Any) -> None:
 @pytest.mark.parametrize("value", [0.1, 3, timedelta(milliseconds=1)])
 def test_durations_may_be_numbers_or_timedeltas(value: Any) -> None:
     assert limit_mistake("inbox_timeout", value) is None
+
+
+def test_overflow_is_one_of_four_policies():
+    assert [limit_mistake("overflow", value) for value in ("disconnect", "drop_oldest", "drop_newest", "coalesce")] == (
+        [None] * 4
+    )
+    for value in ("drop", "", None, 1, True, ["disconnect"]):
+        assert limit_mistake("overflow", value) == "one of 'disconnect', 'drop_oldest', 'drop_newest', 'coalesce'"
 
 
 def test_only_connections_may_be_unlimited() -> None:

@@ -39,7 +39,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("data", [b"", b"2[]\n", b"\x00", b'["event","",null,null]\nx'])
+@pytest.mark.parametrize("data", [b"", b"2[]\n", b"\x00", b'["event","",null,null,null]\nx'])
 def test_another_version_is_named(data: bytes) -> None:
     with pytest.raises(BadPacket, match="version 1"):
         decode_packet(data)
@@ -53,7 +53,7 @@ def test_another_version_is_named(data: bytes) -> None:
         "[]",
         '["event","",null]',
         '["event","",null,null,1]',
-        '["other","",null,null]',
+        '["other","",null,null,null]',
         '[["event"],"",null,null]',
         '[{},"",null,null]',
         '["event",null,null,null]',
@@ -71,7 +71,7 @@ def test_a_damaged_header_is_refused(header: str) -> None:
 
 def test_a_packet_without_its_separator_is_refused() -> None:
     with pytest.raises(BadPacket, match="damaged"):
-        decode_packet(b'1["event","",null,null]')
+        decode_packet(b'1["event","",null,null,null]')
 
 
 def test_line_feeds_belong_to_the_data() -> None:

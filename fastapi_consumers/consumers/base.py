@@ -184,6 +184,13 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     async def on_leave(self, group: str) -> None:
         """The consumer has left a group. Called for every group that it joined, however the connection ends."""
 
+    def on_overflow(self, policy: str) -> Any:
+        """The client does not keep up: events were dropped by this policy, or it is disconnected.
+
+        Called once until everything that waited has been written. It may be ``async``, but may not wait: it is called
+        in the middle of a fan-out.
+        """
+
     #: An async context manager around the membership: ``@asynccontextmanager async def lifespan(self): …``.
     lifespan: Callable[..., AbstractAsyncContextManager[Any]] | None = None
 

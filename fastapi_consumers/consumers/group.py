@@ -17,7 +17,13 @@ class GroupConsumer(JSONConsumer, abstract=True):
     _is_framework_class = True
 
     async def broadcast(
-        self, event: str, data: Any = None, *, group: str | None = None, exclude_self: bool = False
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        group: str | None = None,
+        exclude_self: bool = False,
+        coalesce_key: str | None = None,
     ) -> Position | None:
         """Send an event to all members of a group, this consumer included.
 
@@ -25,6 +31,8 @@ class GroupConsumer(JSONConsumer, abstract=True):
             data: anything that pydantic can serialise to JSON.
             group: may be left out where the consumer is in exactly one.
             exclude_self: leave this consumer out.
+            coalesce_key: for clients that do not keep up, under ``overflow = "coalesce"``: this event takes the place
+                of the one of the same key that still waits.
 
         Raises ``InvalidGroup`` if the group is not named and not clear.
         """
@@ -33,6 +41,7 @@ class GroupConsumer(JSONConsumer, abstract=True):
             event,
             data,
             exclude=self.channel_name if exclude_self else None,
+            coalesce_key=coalesce_key,
         )
 
     def _default_group(self) -> str:

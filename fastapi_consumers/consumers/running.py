@@ -140,11 +140,13 @@ class _Life:
 
     async def _begin(self, accepted: bool) -> bool:
         """The handshake and the hooks that belong to it. Whether there is a socket to read from now."""
-        connection = self.connection
+        connection, plan = self.connection, self.connection.plan
         try:
             consumer = self._consumer = self._cls()
             consumer._connection = connection
             consumer._groups = {}
+            if "on_overflow" in plan.options.overridden:
+                connection.overflowing.hook = consumer.on_overflow
             connection.dispatcher = Dispatcher(
                 consumer, connection, reads_frames=not self._raw, counts_requests=not self._counts_frames
             )

@@ -506,7 +506,6 @@ class Paginator:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("overflow", "drop_oldest"),
         ("history", 20),
         ("presence", True),
         ("pagination_class", "x"),
