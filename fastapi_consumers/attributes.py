@@ -11,6 +11,7 @@ from .authentication import authentication_of
 from .dependencies import Dependencies
 from .exceptions import Problem
 from .groups import GroupTemplate
+from .history import History
 from .options import LIMIT_NAMES, limit_mistake
 from .permissions import BasePermission, compile_permissions, permission_of
 from .throttling import BaseThrottle, compile_throttles, throttle_of
@@ -22,6 +23,7 @@ OPTION_NAMES = (
     *POLICY_LISTS,
     *LIMIT_NAMES,
     "groups",
+    "history",
     "dependencies",
     "request_serializer_class",
     "response_serializer_class",
@@ -131,6 +133,13 @@ class Attributes:
                     f"mend the template: {error}",
                 )
         return tuple(templates)
+
+    def history(self) -> History | None:
+        value, where = self._find("history")
+        if value is not None and not isinstance(value, History):
+            self._mistake("history", where, value, "a History, or None", "write `history = History(size=1000)`")
+            return None
+        return value
 
     def strings(self, name: str) -> tuple[str, ...] | None:
         entries, where = self._list(name, "texts")

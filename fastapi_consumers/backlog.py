@@ -23,6 +23,8 @@ class Droppable(NamedTuple):
     group: str | None
     key: str | None = None
     gap: Callable[[], Frame] | None = None
+    #: Neither counts against the bounds nor is dropped: for what has been bounded already.
+    uncounted: bool = False
 
 
 class Full(Exception):
@@ -76,6 +78,9 @@ class Backlog:
     def put(self, frame: Frame, droppable: Droppable | None) -> None:
         """Add a frame at the end. Raises ``Full``; then it is not added."""
         key: Hashable = next(self._numbers)
+        if droppable is not None and droppable.uncounted:
+            self._items[key] = _Waiting(frame, droppable)
+            return
         if droppable is not None and droppable.key is not None and self.policy == "coalesce":
             key = "key", droppable.group, droppable.key
             if self._take(key):
@@ -104,15 +109,17 @@ class Backlog:
         while self._items:
             _, item = self._items.popitem(last=False)
             if isinstance(item, _Waiting):
-                self._frames -= 1
-                self._bytes -= item.frame.size
+                if item.droppable is None or not item.droppable.uncounted:
+                    self._frames -= 1
+                    self._bytes -= item.frame.size
                 return item.frame
             _resolve(item)
         return None
 
     def clear(self) -> int:
         """Drop everything and resolve all marks. How many frames there were."""
-        items, frames = tuple(self._items.values()), self._frames
+        items = tuple(self._items.values())
+        frames = sum(isinstance(item, _Waiting) for item in items)
         self._items.clear()
         self._frames = self._bytes = 0
         for item in items:
@@ -138,7 +145,7 @@ class Backlog:
 
     def _oldest_droppable(self) -> tuple[Hashable, Droppable] | None:
         for key, item in self._items.items():
-            if isinstance(item, _Waiting) and item.droppable is not None:
+            if isinstance(item, _Waiting) and item.droppable is not None and not item.droppable.uncounted:
                 return key, item.droppable
         return None
 

@@ -39,7 +39,7 @@ HOOKS = (
 )
 
 #: Attributes that consumers are going to have: an action of such a name would stand in their way.
-RESERVED = frozenset({"history", "presence", "read_history", "get_presence", "pagination_class"})
+RESERVED = frozenset({"presence", "get_presence", "pagination_class"})
 
 
 class Locals(NamedTuple):
@@ -125,6 +125,7 @@ def collect(declared: Declared) -> tuple[ConsumerOptions, list[Problem]]:
         events=MappingProxyType(_events(declared, problems)),
         handlers=MappingProxyType(_handlers(declared)),
         groups=get.groups(),
+        history=get.history(),
         authentications=get.policies("authentication_classes", lambda entries: tuple(map(authentication_of, entries))),
         permissions=get.policies("permission_classes", compile_permissions),
         throttles=get.policies("throttle_classes", lambda entries: compile_throttles(entries, scope)),

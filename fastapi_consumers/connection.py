@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from .codecs import encode_json
 from .exceptions import ConsumerError, Throttled
-from .hub import Member
+from .fanning import Member
 from .identity import ANONYMOUS
 from .inbox import Disconnected, Inbox
 from .messages import Frame, Notice, bytes_frame, text_frame

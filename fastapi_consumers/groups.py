@@ -1,5 +1,6 @@
 """Names of groups: what is a valid one, and templates that make them from a path's parameters."""
 
+import re
 from collections.abc import Mapping
 from string import Formatter
 from typing import Any, NamedTuple
@@ -73,6 +74,12 @@ class GroupTemplate(NamedTuple):
     @property
     def parameters(self) -> frozenset[str]:
         return frozenset(field for _, field in self.pieces if field is not None)
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What the names of its groups match."""
+        parts = [re.escape(literal) + ("" if field is None else "[A-Za-z0-9_%-]*") for literal, field in self.pieces]
+        return re.compile("".join(parts))
 
     def format(self, path_params: Mapping[str, Any]) -> str:
         """The group's name for these parameters. Raises ``InvalidGroup`` if one is missing or too long."""

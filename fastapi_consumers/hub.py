@@ -7,18 +7,16 @@ outbox a frame that is made once per framer. Members of one topic get everything
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from itertools import count
-from typing import Any
-
-from pydantic_core import from_json
 
 from .addressing import GROUP, PROCESS, for_channel
-from .backlog import Droppable
-from .exceptions import GroupFull, TooManyGroups
-from .messages import Event, Frame
-from .packets import BadPacket, Packet, decode_packet, encode_packet
-from .protocols import Framer
+from .exceptions import BrokerUnavailable, GroupFull, TooManyGroups
+from .fanning import Fanning, Held, Member, tell
+from .history import History, HistoryStore
+from .messages import Notice, Position
+from .packets import BadPacket, Packet, decode_packet, encode_packet, split_position, with_position
+from .streams import Recovery, Stream, Streams
 from .transports import Transport
 
 logger = logging.getLogger(__name__)
@@ -27,36 +25,10 @@ logger = logging.getLogger(__name__)
 FAN_OUT_CHUNK = 512
 
 
-class Member:
-    """One consumer as the hub sees it: where its frames go and how they are made."""
-
-    __slots__ = ("channel", "close", "framer", "has_left", "max_topics", "push", "receive", "topics")
-
-    def __init__(
-        self,
-        channel: str,
-        push: Callable[[Frame, Droppable | None], None],
-        receive: Callable[[dict[str, Any]], None],
-        close: Callable[[int, str], None],
-        max_topics: int,
-    ) -> None:
-        self.channel = channel
-        #: What it is a member of, so that it can leave all of it; the hub keeps this.
-        self.topics: set[str] = set()
-        self.max_topics = max_topics
-        #: Whether it has left for good, so that nothing late makes it a member again.
-        self.has_left = False
-        #: Known once the subprotocol has been chosen; until then, and for raw consumers, events are not framed.
-        self.framer: Framer | None = None
-        self.push = push
-        self.receive = receive
-        self.close = close
-
-
 class _Topic:
     """The members of one topic in this process."""
 
-    __slots__ = ("_snapshot", "fanning_out", "lock", "members", "order", "subscribed")
+    __slots__ = ("_snapshot", "fanning_out", "lock", "members", "order", "stream", "subscribed")
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
@@ -68,6 +40,8 @@ class _Topic:
         #: How many hold it or wait for it. Whether it is locked says less: it is not while it is passed on.
         self.fanning_out = 0
         self._snapshot: tuple[Member, ...] | None = None
+        #: Where a member came with a history.
+        self.stream: Stream | None = None
 
     def add(self, member: Member) -> None:
         self.members[member.channel] = member
@@ -75,6 +49,8 @@ class _Topic:
 
     def remove(self, member: Member) -> bool:
         self._snapshot = None
+        if self.stream is not None:
+            self.stream.late.pop(member.channel, None)
         return self.members.pop(member.channel, None) is not None
 
     def snapshot(self) -> tuple[Member, ...]:
@@ -84,23 +60,41 @@ class _Topic:
 
 
 class Hub:
-    """Groups, users and channels of one process over one transport."""
+    """Groups, users and channels of one process over one transport.
 
-    def __init__(self, transport: Transport) -> None:
+    Args:
+        store: where groups that have a history keep it.
+        store_publishes: whether the store hands its packets to the transport's server by itself.
+    """
+
+    def __init__(
+        self, transport: Transport, store: HistoryStore | None = None, *, store_publishes: bool = False
+    ) -> None:
         self.transport = transport
+        self.streams = Streams(store, self._hand_on_stream, self._tell) if store is not None else None
+        self._store_publishes = store_publishes
         self.process = secrets.token_hex(6)
         self._numbers = count(1)
         self._topics: dict[str, _Topic] = {}
         self._channels: dict[str, Member] = {}
         #: Packets of other processes that could not be read.
         self.bad_packets = 0
+        #: Events that were kept, but could not be handed on at once.
+        self.unpublished = 0
 
     async def open(self) -> None:
+        self.transport.on_gap = self._on_gap
         await self.transport.open(self._deliver)
+        if self.streams is not None:
+            await self.streams.open()
         await self.transport.subscribe(PROCESS + self.process)
 
     async def close(self) -> None:
-        await self.transport.close()
+        try:
+            await self.transport.close()
+        finally:
+            if self.streams is not None:
+                await self.streams.close()
 
     def new_channel(self) -> str:
         """A name for one connection, unique over all processes."""
@@ -123,9 +117,17 @@ class Hub:
         """The topics that have members here."""
         return self._topics.keys()
 
-    async def join(self, topic: str, member: Member, limit: int | None = None) -> bool:
+    async def join(
+        self,
+        topic: str,
+        member: Member,
+        limit: int | None = None,
+        history: History | None = None,
+        recovery: Recovery | None = None,
+    ) -> bool:
         """Add the member; ``False`` if it was there already. When this returns, it receives what is published.
 
+        In a group with ``history`` it is told its position first, and given what it missed if it asks for that.
         Nothing happens, and the answer is ``False``, after ``leave_all``. Raises ``GroupFull`` if the topic has
         ``limit`` members, ``TooManyGroups`` if the member is in too many, and what the transport raises; then it is
         not a member.
@@ -139,6 +141,10 @@ class Hub:
             found = self._topics[topic] = _Topic()
         elif limit is not None and len(found.members) >= limit:
             raise GroupFull
+        if history is not None and self.streams is not None and member.framer is not None:
+            if found.stream is None:
+                found.stream = self.streams.stream(topic[len(GROUP) :], history)
+            found.stream.late[member.channel] = Held()
         found.add(member)
         member.topics.add(topic)
         if not found.subscribed:
@@ -148,6 +154,9 @@ class Hub:
                     if found.members and not found.subscribed:
                         await self.transport.subscribe(topic)
                         found.subscribed = True
+                        if found.stream is not None:
+                            # Nobody listened until now: where the stream is has to be asked anew.
+                            found.stream.epoch = None
             except BaseException:
                 found.remove(member)
                 member.topics.discard(topic)
@@ -156,6 +165,12 @@ class Hub:
             if member.channel not in found.members:
                 # It left while it was joining, and whoever took it out may have been cancelled.
                 await self._unsubscribe(topic, found)
+        if found.stream is not None and self.streams is not None and member.channel in found.stream.late:
+            try:
+                await self.streams.enter(found.stream, member, recovery)
+            except BaseException:
+                await self.leave(topic, member)
+                raise
         return True
 
     async def leave(self, topic: str, member: Member) -> bool:
@@ -211,6 +226,8 @@ class Hub:
         is_empty = not found.members and not found.subscribed and not found.lock.locked()
         if is_empty and self._topics.get(topic) is found:
             del self._topics[topic]
+            if found.stream is not None and self.streams is not None:
+                self.streams.forget(found.stream.group)
 
     async def publish(self, topic: str, packet: Packet) -> None:
         """Hand the packet to all processes. Raises ``BrokerUnavailable`` if that is not possible."""
@@ -222,28 +239,67 @@ class Hub:
         if addressed is not None:
             await self.publish(*addressed)
 
+    async def append(
+        self, group: str, packet: Packet, history: History, idempotency_key: str | None = None
+    ) -> Position:
+        """Keep an event in the group's history, and hand it to all processes. Where it is.
+
+        Once it is kept it is delivered: if it cannot be handed on now, all processes read it back later.
+        """
+        assert self.streams is not None
+        store, topic, encoded = self.streams.store, GROUP + group, encode_packet(packet)
+        channel = self.transport.channel_of(topic) if self._store_publishes else None
+        appended = await store.append(
+            group, encoded, history, idempotency_key=idempotency_key, channel=channel if store.publishes else None
+        )
+        if appended.is_new and (channel is None or not store.publishes):
+            try:
+                await self.transport.publish(topic, with_position(appended.position, encoded))
+            except BrokerUnavailable as error:
+                self.unpublished += 1
+                logger.warning("an event of %r is kept, and delivered once the broker is back: %s", group, error)
+                self.streams.heal_all((group,))
+        return appended.position
+
     async def _deliver(self, topic: str, data: bytes) -> None:
         try:
+            position, data = split_position(data)
             packet = decode_packet(data)
             if packet.only is not None:
                 member = self._channels.get(packet.only)
                 if member is not None:
-                    self._hand_over((member,), packet, {}, None)
+                    Fanning(packet).hand_over((member,))
                 return
             found = self._topics.get(topic)
             if found is None:
                 return
             group = topic[len(GROUP) :] if topic.startswith(GROUP) else None
-            members = found.snapshot()
-            if len(members) <= FAN_OUT_CHUNK and not found.fanning_out:
-                self._hand_over(members, packet, {}, group)
+            if position is None:
+                fanning = Fanning(packet, group, late=found.stream.late if found.stream is not None else None)
+            elif found.stream is None or self.streams is None:
+                fanning = Fanning(packet, group, position.offset)
+            elif self.streams.take(found.stream, position):
+                fanning = Fanning(packet, group, position.offset, found.stream.late)
             else:
-                await self._fan_out(found, packet, group)
+                return
+            await self._hand_on(found, fanning)
         except BadPacket as error:
             self.bad_packets += 1
             logger.warning("dropped a packet for %r: %s", topic, error)
 
-    async def _fan_out(self, found: _Topic, packet: Packet, group: str | None) -> None:
+    async def _hand_on(self, found: _Topic, fanning: Fanning) -> None:
+        members = found.snapshot()
+        if len(members) <= FAN_OUT_CHUNK and not found.fanning_out:
+            fanning.hand_over(members)
+        else:
+            await self._fan_out(found, fanning)
+
+    async def _hand_on_stream(self, group: str, fanning: Fanning) -> None:
+        found = self._topics.get(GROUP + group)
+        if found is not None:
+            await self._hand_on(found, fanning)
+
+    async def _fan_out(self, found: _Topic, fanning: Fanning) -> None:
         """Serve many members, chunk by chunk, after those fan-outs that began before."""
         if found.order is None:
             found.order = asyncio.Lock()
@@ -251,7 +307,7 @@ class Hub:
         found.fanning_out += 1
         try:
             async with found.order:
-                members, frames = found.snapshot(), dict[Any, Frame | None]()
+                members = found.snapshot()
                 for start in range(0, len(members), FAN_OUT_CHUNK):
                     if start and cancelled is None:
                         try:
@@ -262,83 +318,27 @@ class Hub:
                     chunk = members[start : start + FAN_OUT_CHUNK]
                     if found.snapshot() is not members:  # Somebody left meanwhile: nothing more for them.
                         chunk = tuple(member for member in chunk if found.members.get(member.channel) is member)
-                    self._hand_over(chunk, packet, frames, group)
+                    fanning.hand_over(chunk)
         finally:
             found.fanning_out -= 1
         if cancelled is not None:
             raise cancelled
 
-    def _hand_over(
-        self, members: Iterable[Member], packet: Packet, frames: dict[Any, Frame | None], group: str | None
-    ) -> None:
-        """Raises ``BadPacket`` for a packet whose data is not of its kind."""
-        if packet.exclude is not None:
-            members = [member for member in members if member.channel != packet.exclude]
-        if packet.kind == "event":
-            self._hand_over_event(members, Event(packet.name, packet.data, group), frames, Droppable(group, packet.key))
-        elif packet.kind == "message":
-            for member in members:
-                # Decoded for each: a consumer may change what it is given.
-                member.receive(_message_of(packet))
-        elif packet.kind == "close":
-            code, reason = _close_of(packet)
-            for member in tuple(members):
-                member.close(code, reason)
-        else:
-            frame = _frame_of(packet)
-            droppable = Droppable(group)
-            for member in members:
-                member.push(frame, droppable)
+    # -- what may have been missed ---------------------------------------------------------------------------------
 
-    def _hand_over_event(
-        self, members: Iterable[Member], event: Event, frames: dict[Any, Frame | None], droppable: Droppable
-    ) -> None:
-        framer: Framer | None = None
-        frame: Frame | None = None
-        for member in members:
-            if member.framer is not framer:
-                framer = member.framer
-                if framer not in frames:
-                    frames[framer] = self._frame(framer, event)
-                frame = frames[framer]
-            if frame is not None:
-                member.push(frame, droppable)
+    async def _on_gap(self, topics: Collection[str]) -> None:
+        """The transport may have lost packets: groups with history read them back, members of others are told."""
+        for topic in topics:
+            found = self._topics.get(topic)
+            if found is None or not topic.startswith(GROUP):
+                continue
+            group = topic[len(GROUP) :]
+            if found.stream is not None and self.streams is not None:
+                self.streams.heal(found.stream)
+            else:
+                self._tell(group, Notice("gap", {"group": group}))
 
-    def _frame(self, framer: Framer | None, event: Event) -> Frame | None:
-        if framer is None:
-            return None
-        try:
-            return framer.event(event)
-        except Exception:
-            logger.exception("the event %r could not be encoded; members with this encoding miss it", event.event)
-            return None
-
-
-def _message_of(packet: Packet) -> dict[str, Any]:
-    message = _json_of(packet)
-    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        raise BadPacket("a message without a type")
-    return message
-
-
-def _close_of(packet: Packet) -> tuple[int, str]:
-    match _json_of(packet):
-        case [int(code), str(reason)]:
-            return code, reason
-    raise BadPacket("a close without code and reason")
-
-
-def _json_of(packet: Packet) -> Any:
-    try:
-        return from_json(packet.data)
-    except ValueError:
-        raise BadPacket(f"the data of a {packet.kind} is not JSON") from None
-
-
-def _frame_of(packet: Packet) -> Frame:
-    try:
-        if packet.kind == "text":
-            packet.data.decode()
-    except UnicodeDecodeError:
-        raise BadPacket("a text that is not UTF-8") from None
-    return Frame(packet.data, packet.kind == "text")
+    def _tell(self, group: str, notice: Notice) -> None:
+        found = self._topics.get(GROUP + group)
+        if found is not None:
+            tell(found.snapshot(), notice, found.stream.late if found.stream is not None else None)

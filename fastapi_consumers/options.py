@@ -13,6 +13,7 @@ from .authentication import BaseAuthentication
 from .backlog import OVERFLOWS, Overflow
 from .dependencies import Dependencies
 from .groups import GroupTemplate
+from .history import History
 from .permissions import BasePermission
 from .serializers import ResponseSerializer
 from .throttling import BaseThrottle
@@ -40,6 +41,9 @@ class Limits:
     overflow: Overflow = "disconnect"
     max_outbox: int = 256
     max_outbox_bytes: int = 1024 * 1024
+    #: Events and bytes that a client may recover in one group when it comes back; with more it starts anew.
+    max_recovery: int = 1000
+    max_recovery_bytes: int = 4 * 1024 * 1024
     #: Seconds that one message may take to be written; only under ``disconnect``.
     write_timeout: float = 10.0
     #: Frames in a row that are no requests; more closes with 4400.
@@ -91,6 +95,8 @@ class ConsumerOptions:
     #: ``"join"`` and ``"leave"`` to the functions registered for them, bases first.
     handlers: Mapping[str, tuple[EventHandler, ...]] = field(default_factory=lambda: MappingProxyType({}))
     groups: tuple[GroupTemplate, ...] = ()
+    #: How much of its groups' past is kept; ``None`` for nothing.
+    history: History | None = None
     authentications: tuple[BaseAuthentication, ...] | None = None
     permissions: tuple[BasePermission, ...] | None = None
     throttles: tuple[BaseThrottle, ...] | None = None
@@ -115,6 +121,8 @@ class ConsumerOptions:
         """The options as text for people."""
         lines = [f"{self.name} ({self.module}, line {self.line}){' abstract' if self.abstract else ''}"]
         lines += _rows("groups", [template.text for template in self.groups])
+        if self.history is not None:
+            lines += _rows("history", [repr(self.history)])
         lines += _rows("actions", [self._action_line(action) for action in self.actions.values()])
         lines += _rows("events", [f"{type} -> {method}()" for type, method in self.events.items()])
         for name, functions in self.handlers.items():

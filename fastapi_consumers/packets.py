@@ -2,13 +2,18 @@
 
 Format, version 1: the byte ``1``, a JSON list ``[kind, name, exclude, only, key]``, a line feed, the data. JSON text
 has no raw line feed, so the first one ends the header. ``kind`` is one of :data:`KINDS`.
+
+A packet of a group with history travels behind its position: ``@``, the epoch, ``:``, the offset in decimal, a line
+feed. Stores that publish write it too.
 """
 
+import re
 from typing import Literal, NamedTuple
 
 from pydantic_core import from_json
 
 from .codecs import encode_json
+from .messages import Position
 
 VERSION = b"1"
 
@@ -57,3 +62,21 @@ def decode_packet(data: bytes) -> Packet:
         if texts and kind in KINDS and all(isinstance(value, str | None) for value in optional):
             return Packet(kind, payload, name, *optional)
     raise BadPacket(f"the packet's header is damaged: {header[:64]!r}")
+
+
+_POSITION = re.compile(rb"@([A-Za-z0-9_-]{1,64}):([0-9]{1,19})\n")
+
+
+def with_position(position: Position, packet: bytes) -> bytes:
+    """An encoded packet behind its position."""
+    return b"@%b:%d\n%b" % (position.epoch.encode(), position.offset, packet)
+
+
+def split_position(data: bytes) -> tuple[Position | None, bytes]:
+    """The position, if there is one, and the packet. Raises ``BadPacket`` for a damaged one."""
+    if not data.startswith(b"@"):
+        return None, data
+    found = _POSITION.match(data)
+    if found is None:
+        raise BadPacket(f"the packet's position is damaged: {data[:64]!r}")
+    return Position(found[1].decode(), int(found[2])), data[found.end() :]

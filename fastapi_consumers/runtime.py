@@ -12,13 +12,16 @@ from starlette.requests import HTTPConnection
 from .actions import Action
 from .addressing import GROUP, Addressed, close_for, event_for, event_for_group
 from .builtin_actions import BUILTINS
-from .exceptions import ImproperlyConfigured, Problem
+from .exceptions import ImproperlyConfigured, NotFound, Problem
 from .groups import check_group
+from .histories import Histories
+from .history import GroupHistory, History, HistoryStore, MemoryHistoryStore
 from .hub import Hub
 from .inbox import Watch
 from .lanes import Lane, find_lane
 from .layer import ChannelLayer
 from .messages import Position
+from .options import ConsumerOptions
 from .plan import Defaults, Plan
 from .throttling import TokenBuckets
 from .transports import MemoryTransport, Transport
@@ -40,7 +43,13 @@ class Consumers:
     __consumer_parameter__ = "consumers"
 
     def __init__(
-        self, transport: Transport | None = None, defaults: Defaults | None = None, *, direct_writes: bool = True
+        self,
+        transport: Transport | None = None,
+        defaults: Defaults | None = None,
+        *,
+        store: HistoryStore | None = None,
+        store_publishes: bool = False,
+        direct_writes: bool = True,
     ) -> None:
         self._direct_writes = direct_writes
         #: The ways to a socket that the log has named; there are a handful.
@@ -52,7 +61,12 @@ class Consumers:
         #: Overflow policy to how many events it dropped in this process; ``disconnect``: how many sockets it closed.
         self.overflows: Counter[str] = Counter()
         self._transport = transport if transport is not None else MemoryTransport()
-        self.hub = Hub(self._transport)
+        #: Which groups have a history, and where it is kept.
+        self.histories = Histories()
+        self._store = MemoryHistoryStore() if store is None and transport is None else store
+        self._store_publishes = store_publishes
+        self._saved: Mapping[str, History] = {}
+        self.hub = self._new_hub()
         self.layer = ChannelLayer(self._ready_hub)
         self._plans: dict[type[Any], Plan] = {}
         #: The event loop that it is open in, and the one that it is being opened in with the task that does so.
@@ -105,6 +119,7 @@ class Consumers:
             self._renew()
         try:
             await self.hub.open()
+            await self.save_templates()
         except BaseException:
             await self.hub.close()
             raise
@@ -113,9 +128,32 @@ class Consumers:
         finally:
             self._opening = None
 
+    def _new_hub(self) -> Hub:
+        return Hub(self._transport, self._store, store_publishes=self._store_publishes)
+
     def _renew(self) -> None:
-        self.hub = Hub(self._transport)
+        self.hub = self._new_hub()
         self.watch, self.connections = Watch(), set()
+
+    def add_history(self, options: ConsumerOptions) -> None:
+        """Learn what a class says of its groups' history. Raises ``ImproperlyConfigured``."""
+        if options.history is not None and self._store is None:
+            problem = Problem(
+                "history-store-missing",
+                f"{options.name}.history",
+                repr(options.history),
+                "a place to keep it that all processes share",
+                'name one in add_consumers(…, history_url="redis://…"), or sqlite+aiosqlite:/// or postgresql://',
+            )
+            raise ImproperlyConfigured(options.name, [problem])
+        self.histories.add(options)
+
+    async def save_templates(self) -> None:
+        """Tell the store which groups have a history, for publishers in other programs; once for each change."""
+        templates = self.histories.templates
+        if self._store is not None and templates != self._saved:
+            await self._store.save_templates(templates)
+            self._saved = templates
 
     async def _ready_hub(self) -> Hub:
         if not self.is_open:
@@ -162,7 +200,9 @@ class Consumers:
         plan = self._plans.get(cls)
         if plan is None or plan.options is not cls._meta:
             builtins: Mapping[str, Action] = BUILTINS if getattr(cls, "_has_actions", False) else {}
-            plan = self._plans[cls] = Plan(cls, self.defaults, builtins)
+            plan = Plan(cls, self.defaults, builtins)
+            self.add_history(plan.options)
+            self._plans[cls] = plan
         return plan
 
     async def broadcast(
@@ -172,6 +212,7 @@ class Consumers:
         data: Any = None,
         *,
         exclude: str | None = None,
+        idempotency_key: str | None = None,
         coalesce_key: str | None = None,
     ) -> Position | None:
         """Send an event to all members of a group.
@@ -179,13 +220,36 @@ class Consumers:
         Args:
             data: anything that pydantic can serialise to JSON. It is serialised once.
             exclude: a channel name that is left out.
+            idempotency_key: in a group with history: if it had an event with this key in the last minutes, nothing is
+                sent, and the earlier one's position is returned.
             coalesce_key: for clients that do not keep up, under ``overflow = "coalesce"``: this event takes the place
                 of the one of the same key that still waits.
 
-        Raises ``InvalidGroup``, and ``BrokerUnavailable`` if the event cannot be handed on.
+        Returns where the event is, in a group with history; it is delivered then, whatever happens to the broker.
+
+        Raises ``InvalidGroup``, ``BrokerUnavailable`` if the event cannot be kept or handed on, and ``ValueError`` for
+        an idempotency key in a group without history.
         """
-        await self._publish(event_for_group(group, event, data, exclude=exclude, coalesce_key=coalesce_key))
-        return None
+        addressed = event_for_group(group, event, data, exclude=exclude, coalesce_key=coalesce_key)
+        history = self.histories.of(group)
+        if history is None:
+            if idempotency_key is not None:
+                raise ValueError(f"The group {group!r} has no history, which is where idempotency keys are kept.")
+            await self._publish(addressed)
+            return None
+        return await (await self._ready_hub()).append(group, addressed.packet, history, idempotency_key)
+
+    def history(self, group: str) -> GroupHistory:
+        """A group's history, to read or to purge. Raises ``InvalidGroup``, and ``NotFound`` for one without history."""
+        history = self.histories.of(check_group(group))
+        if history is None:
+            raise NotFound("This group has no history.")
+        return GroupHistory(group, history, self._ready_store)
+
+    async def _ready_store(self) -> HistoryStore:
+        streams = (await self._ready_hub()).streams
+        assert streams is not None
+        return streams.store
 
     async def send(self, event: str, data: Any = None, *, user: Any = None, channel: str | None = None) -> None:
         """Send an event to all connections of a user (an id, or an object with one), or to one channel.

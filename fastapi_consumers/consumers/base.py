@@ -14,10 +14,11 @@ from ..exceptions import ImproperlyConfigured, Problem
 from ..groups import check_group
 from ..identity import ANONYMOUS
 from ..layer import ChannelLayer
-from ..messages import bytes_frame, text_frame
+from ..messages import Position, bytes_frame, text_frame
 from ..metaclass import ConsumerMeta, register_handler
 from ..options import ConsumerOptions
 from ..runtime import Consumers
+from ..streams import Recovery
 from ..types import CloseCode, check_close_code
 from .running import run, serve
 
@@ -224,11 +225,17 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
-    async def _join(self, group: str) -> bool:
-        """Become a member; ``False`` if it was one already."""
-        connection = self._connection
-        limit = connection.plan.limits.max_connections
-        if not await self.consumers.hub.join(GROUP + check_group(group), connection.member, limit):
+    async def _join(self, group: str, recover: Position | None = None, *, recovers: bool = False) -> bool:
+        """Become a member; ``False`` if it was one already. ``recovers``: it asks for recovery, ``recover`` or not."""
+        connection, limits = self._connection, self._connection.plan.limits
+        history, recovery = connection.plan.options.history, None
+        if history is not None:
+            self.consumers.histories.learn(group, history)
+            if recovers or recover is not None:
+                recovery = Recovery(recover, limits.max_recovery, limits.max_recovery_bytes)
+        if not await self.consumers.hub.join(
+            GROUP + check_group(group), connection.member, limits.max_connections, history, recovery
+        ):
             return False
         self._groups[group] = False
         return True

@@ -1,10 +1,11 @@
 """Consumers that talk to groups."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ..addressing import GROUP
 from ..exceptions import InvalidFrame, InvalidGroup
 from ..groups import check_group
+from ..history import History, HistorySlice
 from ..messages import Position
 from ..packets import Packet
 from .json import JSONConsumer
@@ -16,6 +17,9 @@ class GroupConsumer(JSONConsumer, abstract=True):
 
     _is_framework_class = True
 
+    #: How much of its groups' past is kept, so that clients can read it, and come back without a loss.
+    history: ClassVar[History | None]
+
     async def broadcast(
         self,
         event: str,
@@ -23,6 +27,7 @@ class GroupConsumer(JSONConsumer, abstract=True):
         *,
         group: str | None = None,
         exclude_self: bool = False,
+        idempotency_key: str | None = None,
         coalesce_key: str | None = None,
     ) -> Position | None:
         """Send an event to all members of a group, this consumer included.
@@ -31,16 +36,19 @@ class GroupConsumer(JSONConsumer, abstract=True):
             data: anything that pydantic can serialise to JSON.
             group: may be left out where the consumer is in exactly one.
             exclude_self: leave this consumer out.
+            idempotency_key: in a group with history: if it had an event with this key lately, nothing is sent again.
             coalesce_key: for clients that do not keep up, under ``overflow = "coalesce"``: this event takes the place
                 of the one of the same key that still waits.
 
-        Raises ``InvalidGroup`` if the group is not named and not clear.
+        Returns where the event is, in a group with history. Raises ``InvalidGroup`` if the group is not named and not
+        clear, and as :meth:`Consumers.broadcast` does.
         """
         return await self.consumers.broadcast(
             self._default_group() if group is None else group,
             event,
             data,
             exclude=self.channel_name if exclude_self else None,
+            idempotency_key=idempotency_key,
             coalesce_key=coalesce_key,
         )
 
@@ -54,14 +62,17 @@ class GroupConsumer(JSONConsumer, abstract=True):
             )
         return next(iter(self._groups))
 
-    async def join(self, group: str) -> bool:
+    async def join(self, group: str, recover: Position | None = None) -> bool:
         """Become a member of a group; ``False`` if it is one already.
+
+        In a group with history the client is told its position, and with ``recover``, the last position that it has,
+        what it missed since.
 
         In ``connect()``, before the socket is accepted, ``on_join`` waits until it is.
 
         Raises ``InvalidGroup``, ``TooManyGroups`` beyond ``max_groups``, and ``GroupFull`` beyond ``max_connections``.
         """
-        if not await self._join(group):
+        if not await self._join(group, recover):
             return False
         if self._connection.is_accepted:
             try:
@@ -80,6 +91,22 @@ class GroupConsumer(JSONConsumer, abstract=True):
         if self._groups.pop(group, False):
             await announce(self, "leave", group)
         return True
+
+    async def read_history(
+        self,
+        group: str | None = None,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> HistorySlice:
+        """Events of the past: those with ``after < offset < before``, the first ``limit`` of them in that order.
+
+        Raises ``NotFound`` for a group without history, otherwise as :meth:`GroupHistory.read` does.
+        """
+        history = self.consumers.history(self._default_group() if group is None else group)
+        return await history.read(after=after, before=before, limit=limit, newest_first=newest_first)
 
     async def get_connection_count(self, group: str | None = None) -> int:
         """How many connections are in a group."""

@@ -27,6 +27,7 @@ from ..identity import is_authenticated, user_id
 from ..inbox import Disconnected, TooBig
 from ..origins import is_allowed_origin
 from ..permissions import check_permissions
+from ..recoveries import Recoveries
 from ..runtime import Consumers, consumers_of
 from ..stepping import Resumed, settled
 from ..throttling import check_throttles
@@ -108,6 +109,7 @@ class _Life:
         if not consumers.is_open:
             await consumers.open()
         plan = consumers.plan(self._cls)
+        await consumers.save_templates()
         if not connected and (await receive())["type"] != "websocket.connect":
             return
         connection = self.connection = Connection(plan, scope, receive, send, consumers)
@@ -242,10 +244,12 @@ class _Life:
             # Not one of the groups that are counted.
             self.connection.member.max_topics += 1
             await self._consumers.hub.join(USER + str(user_id(consumer.user)), self.connection.member)
-        groups = self._groups if self._groups is not None else await settled(consumer.get_groups())
+        groups = list(self._groups if self._groups is not None else await settled(consumer.get_groups()))
+        recoveries = Recoveries(self.connection.scope, groups)
         for group in groups:
             try:
-                await consumer._join(group)
+                recover, recovers = recoveries.of(group)
+                await consumer._join(group, recover, recovers=recovers)
             except InvalidGroup as error:
                 logger.warning("%s cannot join a group: %s", type(consumer).__qualname__, error)
                 raise

@@ -2,5 +2,16 @@
 
 from .base import Appended, History, HistoryStore, Slice, Stored
 from .memory import MemoryHistoryStore
+from .view import GroupHistory, HistoryEvent, HistorySlice
 
-__all__ = ["Appended", "History", "HistoryStore", "MemoryHistoryStore", "Slice", "Stored"]
+__all__ = [
+    "Appended",
+    "GroupHistory",
+    "History",
+    "HistoryEvent",
+    "HistorySlice",
+    "HistoryStore",
+    "MemoryHistoryStore",
+    "Slice",
+    "Stored",
+]

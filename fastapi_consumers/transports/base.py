@@ -1,7 +1,7 @@
 """What carries opaque bytes between processes. The comments here are the contract of every implementation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 #: Called with the topic and the packet of every message that arrives, one after another. It does not raise.
 Deliver = Callable[[str, bytes], Awaitable[None]]
@@ -18,6 +18,14 @@ class Transport(ABC):
 
     #: Whether publishing reaches other processes.
     is_distributed: bool = False
+
+    #: Told of the topics whose packets may have been lost. Set by who opens the transport; one that can lose packets
+    #: without an error, and knows when, calls it.
+    on_gap: "Callable[[Collection[str]], Awaitable[None]] | None" = None
+
+    def channel_of(self, topic: str) -> bytes | None:
+        """What the topic is called at the server, for a store there that publishes by itself; ``None`` if none can."""
+        return None
 
     @abstractmethod
     async def open(self, deliver: Deliver) -> None:

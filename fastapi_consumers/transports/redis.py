@@ -185,6 +185,9 @@ class RedisTransport(Transport):
         if subscription is not None:
             self._withdraw(subscription)
 
+    def channel_of(self, topic: str) -> bytes | None:
+        return self._channel(topic)
+
     def _channel(self, topic: str) -> bytes:
         return f"{self._prefix}{topic}".encode()
 

@@ -506,7 +506,6 @@ class Paginator:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("history", 20),
         ("presence", True),
         ("pagination_class", "x"),
         ("pagination_class", Paginator),

@@ -1,0 +1,204 @@
+"""Handing one packet to its members in this process: a frame is made once for each framer, and pushed to each outbox.
+
+Used by the hub, which says who they are and in which order packets come.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic_core import from_json
+
+from .backlog import Droppable
+from .messages import Event, Frame, Notice
+from .packets import BadPacket, Packet
+from .protocols import Framer
+
+logger = logging.getLogger(__name__)
+
+#: Frames that wait for a member until it has been told where it joined; beyond this it starts over.
+MAX_HELD = 4096
+
+
+class Member:
+    """One consumer as the hub sees it: where its frames go and how they are made."""
+
+    __slots__ = ("channel", "close", "framer", "has_left", "max_topics", "push", "receive", "topics")
+
+    def __init__(
+        self,
+        channel: str,
+        push: Callable[[Frame, Droppable | None], None],
+        receive: Callable[[dict[str, Any]], None],
+        close: Callable[[int, str], None],
+        max_topics: int,
+    ) -> None:
+        self.channel = channel
+        #: What it is a member of, so that it can leave all of it; the hub keeps this.
+        self.topics: set[str] = set()
+        self.max_topics = max_topics
+        #: Whether it has left for good, so that nothing late makes it a member again.
+        self.has_left = False
+        #: Known once the subprotocol has been chosen; until then, and for raw consumers, events are not framed.
+        self.framer: Framer | None = None
+        self.push = push
+        self.receive = receive
+        self.close = close
+
+
+class Held:
+    """What waits for a member of a stream until it has been told where it joined."""
+
+    __slots__ = ("frames", "overflowed")
+
+    def __init__(self) -> None:
+        #: Offset, where there is one, and the frame.
+        self.frames: list[tuple[int | None, Frame, Droppable]] = []
+        self.overflowed = False
+
+    def add(self, offset: int | None, frame: Frame, droppable: Droppable) -> None:
+        if len(self.frames) < MAX_HELD:
+            self.frames.append((offset, frame, droppable))
+        else:
+            self.overflowed = True
+
+
+#: Channel to what waits for it, or to the offset up to which it has everything already.
+Late = dict[str, Held | int]
+
+
+class Fanning:
+    """One packet on its way to the members of a topic, possibly in several chunks.
+
+    Args:
+        group: the topic's group, if it is one.
+        offset: the packet's, in a group with history.
+        late: in a group with history, who joined just now.
+
+    Raises ``BadPacket`` for a packet whose data is not of its kind, before anybody has got anything.
+    """
+
+    __slots__ = ("_closing", "_event", "_frames", "_group", "_late", "_offset", "_packet", "_single")
+
+    def __init__(self, packet: Packet, group: str | None = None, offset: int | None = None, late: Late | None = None):
+        self._packet = packet
+        self._group = group
+        self._offset = offset
+        self._late = late
+        self._frames: dict[Framer | None, tuple[Frame | None, Droppable]] = {}
+        self._event: Event | None = None
+        self._single: Frame | None = None
+        self._closing = (0, "")
+        if packet.kind == "event":
+            self._event = Event(packet.name, packet.data, group, offset)
+        elif packet.kind == "close":
+            self._closing = _close_of(packet)
+        elif packet.kind == "message":
+            _message_of(packet)
+        else:
+            self._single = _frame_of(packet)
+
+    def hand_over(self, members: Iterable[Member]) -> None:
+        packet = self._packet
+        if packet.exclude is not None:
+            members = [member for member in members if member.channel != packet.exclude]
+        if self._event is not None:
+            self._push_event(members, self._late)
+        elif self._single is not None:
+            droppable = Droppable(self._group)
+            for member in members:
+                member.push(self._single, droppable)
+        elif packet.kind == "message":
+            for member in members:
+                # Decoded for each: a consumer may change what it is given.
+                member.receive(_message_of(packet))
+        else:
+            for member in tuple(members):
+                member.close(*self._closing)
+
+    def _push_event(self, members: Iterable[Member], late: Late | None) -> None:
+        framer: Framer | None = None
+        frame: Frame | None = None
+        droppable = Droppable(self._group)
+        for member in members:
+            if member.framer is not framer:
+                framer = member.framer
+                if framer not in self._frames:
+                    self._frames[framer] = self._frame(framer)
+                frame, droppable = self._frames[framer]
+            if frame is None or (late and member.channel in late and not self._is_due(member, late, frame, droppable)):
+                continue
+            member.push(frame, droppable)
+
+    def _is_due(self, member: Member, late: Late, frame: Frame, droppable: Droppable) -> bool:
+        """Whether a member that joined just now gets this; if it is too early, it is held."""
+        state, offset = late[member.channel], self._offset
+        if isinstance(state, Held):
+            state.add(offset, frame, droppable)
+            return False
+        if offset is None:
+            return True
+        if offset <= state:
+            return False
+        del late[member.channel]
+        return True
+
+    def _frame(self, framer: Framer | None) -> tuple[Frame | None, Droppable]:
+        group, key = self._group, self._packet.key
+        if framer is None or self._event is None:
+            return None, Droppable(group, key)
+        droppable = Droppable(group, key)
+        if self._offset is not None and group is not None:
+            droppable = Droppable(group, key, lambda: gap_frame(framer, group))
+        try:
+            return framer.event(self._event), droppable
+        except Exception:
+            logger.exception("the event %r could not be encoded; members with this encoding miss it", self._packet.name)
+            return None, droppable
+
+
+def tell(members: Iterable[Member], notice: Notice, late: Late | None = None) -> None:
+    """Send a notice to all members that have a framer. Those who wait to be told where they joined do not need it."""
+    frames: dict[Framer, Frame] = {}
+    for member in members:
+        framer = member.framer
+        if framer is None or (late is not None and isinstance(late.get(member.channel), Held)):
+            continue
+        if framer not in frames:
+            frames[framer] = framer.notice(notice)
+        member.push(frames[framer], None)
+
+
+def gap_frame(framer: Framer, group: str) -> Frame:
+    """The notice that events of this group may have been missed."""
+    return framer.notice(Notice("gap", {"group": group}))
+
+
+def _message_of(packet: Packet) -> dict[str, Any]:
+    message = _json_of(packet)
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise BadPacket("a message without a type")
+    return message
+
+
+def _close_of(packet: Packet) -> tuple[int, str]:
+    match _json_of(packet):
+        case [int(code), str(reason)]:
+            return code, reason
+    raise BadPacket("a close without code and reason")
+
+
+def _json_of(packet: Packet) -> Any:
+    try:
+        return from_json(packet.data)
+    except ValueError:
+        raise BadPacket(f"the data of a {packet.kind} is not JSON") from None
+
+
+def _frame_of(packet: Packet) -> Frame:
+    try:
+        if packet.kind == "text":
+            packet.data.decode()
+    except UnicodeDecodeError:
+        raise BadPacket("a text that is not UTF-8") from None
+    return Frame(packet.data, packet.kind == "text")

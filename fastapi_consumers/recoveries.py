@@ -1,0 +1,46 @@
+"""What a client asks to recover, read from the query of its handshake. Nothing in there refuses the handshake."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.datastructures import QueryParams
+
+from .messages import Position
+
+#: ``recover=<epoch>:<offset>``, or ``recover.<group>=…`` for one of several groups.
+PARAMETER = "recover"
+_POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,16})")
+
+
+class Recoveries:
+    """The positions in a handshake's query.
+
+    Args:
+        groups: those that are joined at connect. The parameter without a group is for the only one of them.
+    """
+
+    __slots__ = ("_asked",)
+
+    def __init__(self, scope: Mapping[str, Any], groups: Sequence[str]) -> None:
+        self._asked: dict[str, Position | None] = {}
+        query = scope.get("query_string") or b""
+        if b"recover" not in query:
+            return
+        params = QueryParams(query)
+        for group in groups:
+            value = params.get(f"{PARAMETER}.{group}")
+            if value is None and len(groups) == 1:
+                value = params.get(PARAMETER)
+            if value is not None:
+                self._asked[group] = read_position(value)
+
+    def of(self, group: str) -> tuple[Position | None, bool]:
+        """The position, ``None`` if it cannot be read, and whether recovery is asked for at all."""
+        return self._asked.get(group), group in self._asked
+
+
+def read_position(text: str) -> Position | None:
+    """``"<epoch>:<offset>"``, or ``None`` if it is malformed."""
+    found = _POSITION.fullmatch(text)
+    return Position(found[1], int(found[2])) if found is not None else None

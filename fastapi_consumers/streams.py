@@ -1,0 +1,345 @@
+"""Groups with history: every event is delivered in the order of its offset, once, and what is missing is read back.
+
+The hub hands each packet that has a position to its topic's ``Stream``, which says whether it is the next one. If
+something is missing it is read from the store before anything later is delivered, so that all members of a topic in
+this process always stand at one and the same position. Who joins with a position of its own is given what it missed.
+
+A join with recovery goes as in Centrifuge: hold what comes, register, read, merge by offset, go live.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+from .backlog import Droppable
+from .exceptions import ConsumerError
+from .fanning import Fanning, Held, Late, Member, gap_frame
+from .history import History, HistoryStore, Stored
+from .messages import Event, Frame, Notice, Position
+from .packets import BadPacket, decode_packet
+from .protocols import Framer
+
+logger = logging.getLogger(__name__)
+
+#: Events that are read at a time when something is missing.
+HEAL_BATCH = 256
+#: Seconds between two looks at the store for groups in which nothing happened, since a lost last event shows no gap.
+CHECK_INTERVAL = 25.0
+#: Seconds before a store that does not answer is asked again, doubled each time up to the second figure.
+RETRY, MAX_RETRY = 0.1, 2.0
+#: How often a join reads again because more came meanwhile than could be held.
+JOIN_TRIES = 3
+#: Frames of old events that a stream keeps for others who missed the same.
+MAX_FRAMES = 1024
+
+
+class Recovery(NamedTuple):
+    """What a client asks to recover, and how much it may be: ``position`` is ``None`` if it could not be read."""
+
+    position: Position | None
+    max_events: int
+    max_bytes: int
+
+
+class Stream:
+    """One group's position in this process: all its members here have had what is up to it, and nothing beyond."""
+
+    __slots__ = ("again", "epoch", "frames", "group", "healing", "history", "is_fresh", "late", "offset", "starting")
+
+    def __init__(self, group: str, history: History) -> None:
+        self.group = group
+        self.history = history
+        #: ``None`` until the store was asked for the first time.
+        self.epoch: str | None = None
+        self.offset = 0
+        self.late: Late = {}
+        self.starting = asyncio.Lock()
+        #: Reads what is missing; while it runs nothing else is delivered. ``again``: something came in meanwhile.
+        self.healing: asyncio.Task[None] | None = None
+        self.again = False
+        #: Whether an event came since the last look at the store.
+        self.is_fresh = True
+        self.frames: dict[tuple[Framer, int], Frame] = {}
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch or "", self.offset)
+
+    def is_next(self, position: Position) -> bool | None:
+        """Whether this is the next event; ``None`` if one before it is missing. All but the next one are dropped."""
+        if self.epoch != position.epoch:
+            return None
+        if self.healing is None and position.offset == self.offset + 1:
+            self.offset = position.offset
+            self.is_fresh = True
+            return True
+        return False if position.offset <= self.offset else None
+
+
+class Streams:
+    """The streams of one process.
+
+    Args:
+        store: where the events are.
+        hand_on: gives one packet to the members of a group, in the order of the calls.
+        tell: sends a notice to the members of a group.
+    """
+
+    def __init__(
+        self,
+        store: HistoryStore,
+        hand_on: Callable[[str, Fanning], Awaitable[None]],
+        tell: Callable[[str, Notice], None],
+    ) -> None:
+        self.store = store
+        self._hand_on = hand_on
+        self._tell = tell
+        self._streams: dict[str, Stream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._checking: asyncio.Task[None] | None = None
+        #: How often events were missing and read back, how many were, and how often they were not there any more.
+        self.heals = self.healed = self.gaps = 0
+        #: Packets that came twice, or late.
+        self.duplicates = 0
+        #: Joins that asked for recovery: those that got it, and those that were told that it is impossible.
+        self.recovered = self.not_recovered = 0
+
+    async def open(self) -> None:
+        await self.store.open()
+
+    async def close(self) -> None:
+        tasks = {*self._tasks, self._checking} - {None}
+        self._checking = None
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
+        self._streams.clear()
+        await self.store.close()
+
+    # -- membership ------------------------------------------------------------------------------------------------
+
+    def stream(self, group: str, history: History) -> Stream:
+        """The group's stream; made for its first member here."""
+        found = self._streams.get(group)
+        if found is None:
+            found = self._streams[group] = Stream(group, history)
+            if self._checking is None:
+                self._checking = asyncio.get_running_loop().create_task(self._check_always())
+        return found
+
+    def forget(self, group: str) -> None:
+        """Nobody here is a member any more."""
+        stream = self._streams.pop(group, None)
+        if stream is not None and stream.healing is not None:
+            stream.healing.cancel()
+        if not self._streams and self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
+
+    async def enter(self, stream: Stream, member: Member, recovery: Recovery | None) -> None:
+        """Tell a new member where it joined, and give it what it missed.
+
+        It is a member already, and held in ``late``. Raises ``BrokerUnavailable`` if the store cannot be asked.
+        """
+        if stream.epoch is None:
+            await self._start(stream)
+        missed: tuple[list[Stored], int] | None = None
+        if recovery is not None and recovery.position is not None:
+            missed = await self._read_missed(stream, member, recovery.position, recovery)
+        held = stream.late.get(member.channel)
+        framer = member.framer
+        if not isinstance(held, Held) or framer is None:
+            return  # It has left meanwhile.
+        # Nothing is awaited from here on, so that nothing comes in between.
+        after = stream.position
+        if missed is not None and recovery is not None and recovery.position is not None:
+            if recovery.position.epoch == stream.epoch and _continues(held, missed[1]):
+                after = recovery.position
+            else:
+                missed = None
+        fields = {"group": stream.group, "epoch": after.epoch, "offset": after.offset}
+        if recovery is not None:
+            fields["recovered"] = missed is not None
+            if missed is not None:
+                self.recovered += 1
+            else:
+                self.not_recovered += 1
+        member.push(framer.notice(Notice("joined", fields)), None)
+        end = after.offset
+        if missed is not None:
+            for entry in missed[0]:
+                frame = self._frame_of(stream, framer, entry)
+                if frame is not None:
+                    member.push(frame, RECOVERED)
+            end = missed[1]
+        for offset, frame, droppable in held.frames:
+            if offset is None or offset > end:
+                member.push(frame, droppable)
+                end = end if offset is None else offset
+        stream.late[member.channel] = end
+
+    async def _start(self, stream: Stream) -> None:
+        async with stream.starting:
+            if stream.epoch is None:
+                position = await self.store.position(stream.group, stream.history)
+                stream.epoch, stream.offset = position
+                if stream.again:
+                    self.heal(stream)
+
+    async def _read_missed(
+        self, stream: Stream, member: Member, position: Position, recovery: Recovery
+    ) -> tuple[list[Stored], int] | None:
+        """All events after the position and the offset of the last one, or ``None`` if one of them is gone."""
+        for _ in range(JOIN_TRIES):
+            found = await self.store.read(stream.group, after=position.offset, limit=recovery.max_events + 1)
+            entries, count = found.entries, found.top - position.offset
+            is_whole = found.epoch == position.epoch and len(entries) == count <= recovery.max_events
+            if not is_whole or sum(len(entry.packet) for entry in entries) > recovery.max_bytes:
+                return None
+            if entries and entries[0].offset != position.offset + 1:
+                return None
+            held = stream.late.get(member.channel)
+            if not isinstance(held, Held) or not held.overflowed:
+                return entries, found.top
+            stream.late[member.channel] = Held()
+        return None
+
+    def _frame_of(self, stream: Stream, framer: Framer, entry: Stored) -> Frame | None:
+        key = framer, entry.offset
+        frame = stream.frames.get(key)
+        if frame is None:
+            try:
+                packet = decode_packet(entry.packet)
+                frame = framer.event(Event(packet.name, packet.data, stream.group, entry.offset))
+            except Exception as error:
+                logger.warning("event %d of %r in the store cannot be read: %r", entry.offset, stream.group, error)
+                return gap_frame(framer, stream.group)
+            if len(stream.frames) >= MAX_FRAMES:
+                stream.frames.clear()
+            stream.frames[key] = frame
+        return frame
+
+    # -- delivery --------------------------------------------------------------------------------------------------
+
+    def take(self, stream: Stream, position: Position) -> bool:
+        """Whether a packet that came in is delivered now. If something before it is missing, that is read."""
+        is_next = stream.is_next(position)
+        if is_next is None:
+            self.heal(stream)
+        elif not is_next:
+            self.duplicates += 1
+        return is_next is True
+
+    def heal(self, stream: Stream) -> None:
+        """Read what is missing, if anything is, and deliver it; until then nothing else is delivered."""
+        stream.again = True
+        if stream.healing is None and stream.epoch is not None and self._streams.get(stream.group) is stream:
+            task = stream.healing = asyncio.get_running_loop().create_task(self._heal(stream))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _heal(self, stream: Stream) -> None:
+        delay = RETRY
+        try:
+            while stream.again:
+                stream.again = False
+                try:
+                    while await self._heal_some(stream):
+                        pass
+                except ConsumerError as error:
+                    logger.warning("the history of %r cannot be read, its events wait: %s", stream.group, error)
+                    stream.again = True
+                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                    delay = min(delay * 2, MAX_RETRY)
+        except Exception:
+            # The next event of the group tries again.
+            logger.exception("what is missing of %r could not be read", stream.group)
+        finally:
+            stream.healing = None
+
+    async def _heal_some(self, stream: Stream) -> bool:
+        """Read once, and deliver. Whether there is more to read."""
+        found = await self.store.read(stream.group, after=stream.offset, limit=HEAL_BATCH)
+        if found.epoch != stream.epoch:
+            # The stream began anew: nobody can say what was lost of the old one.
+            epoch = found.epoch or (await self.store.position(stream.group, stream.history)).epoch
+            stream.epoch, stream.offset = epoch, 0
+            stream.frames.clear()
+            self._gap(stream)
+            self._tell(stream.group, Notice("joined", {"group": stream.group, "epoch": epoch, "offset": 0}))
+            return True
+        if found.entries:
+            self.heals += 1
+        for entry in found.entries:
+            if entry.offset != stream.offset + 1:
+                self._gap(stream)
+            stream.offset = entry.offset
+            try:
+                fanning = Fanning(decode_packet(entry.packet), stream.group, entry.offset, stream.late)
+            except BadPacket as error:
+                logger.warning("event %d of %r in the store cannot be read: %s", entry.offset, stream.group, error)
+                self._gap(stream)
+                continue
+            self.healed += 1
+            await self._hand_on(stream.group, fanning)
+        if not found.entries and found.top > stream.offset:
+            # All of it has been trimmed.
+            stream.offset = found.top
+            self._gap(stream)
+        return found.top > stream.offset
+
+    def _gap(self, stream: Stream) -> None:
+        self.gaps += 1
+        self._tell(stream.group, Notice("gap", {"group": stream.group}))
+
+    # -- looking after quiet groups --------------------------------------------------------------------------------
+
+    async def _check_always(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL * random.uniform(0.75, 1.25))
+            try:
+                await self.check()
+            except ConsumerError as error:
+                logger.warning("the positions of quiet groups could not be looked up: %s", error)
+            except Exception:
+                logger.exception("the positions of quiet groups could not be looked up")
+
+    async def check(self) -> None:
+        """Compare the position of groups in which nothing happened lately with the store's, and heal what differs."""
+        quiet: list[Stream] = []
+        for stream in self._streams.values():
+            if not stream.is_fresh and stream.epoch is not None and stream.healing is None:
+                quiet.append(stream)
+            stream.is_fresh = False
+            stream.frames.clear()
+        if quiet:
+            positions = await self.store.positions([stream.group for stream in quiet])
+            for stream in quiet:
+                if positions.get(stream.group) != stream.position:
+                    self.heal(stream)
+
+    def heal_all(self, groups: Iterable[str]) -> None:
+        """The transport may have lost packets of these groups."""
+        for group in groups:
+            stream = self._streams.get(group)
+            if stream is not None:
+                self.heal(stream)
+
+
+#: What is recovered does not count against the outbox's bounds: it has bounds of its own, and is read all at once.
+RECOVERED = Droppable(None, None, None, uncounted=True)
+
+
+def _continues(held: Held, end: int) -> bool:
+    """Whether what is held goes on where the read ended, without a hole."""
+    if held.overflowed:
+        return False
+    for offset, _, _ in held.frames:
+        if offset is not None and offset > end:
+            if offset != end + 1:
+                return False
+            end = offset
+    return True
