@@ -18,10 +18,15 @@ class Arrivals(Generic[T]):
 
     Args:
         is_urgent: whether something is awaited that a delivery may depend on.
+        max_items: beyond this number there is no more room.
+        max_bytes: nor beyond these.
     """
 
-    def __init__(self, is_urgent: Callable[[], bool]) -> None:
+    def __init__(
+        self, is_urgent: Callable[[], bool], max_items: int = MAX_ARRIVALS, max_bytes: int = MAX_ARRIVED_BYTES
+    ) -> None:
         self._is_urgent = is_urgent
+        self._max_items, self._max_bytes = max_items, max_bytes
         self._items: deque[tuple[T, int]] = deque()
         self._bytes = 0
         self._has_items = asyncio.Event()
@@ -44,16 +49,18 @@ class Arrivals(Generic[T]):
         self._may_have_room.set()
         return item
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more. Then nothing should be put, though it can be."""
+        times = OVERDRAFT if self._is_urgent() else 1
+        return len(self._items) >= self._max_items * times or self._bytes >= self._max_bytes * times
+
     async def room(self) -> None:
         """Wait until there is room for one more."""
-        while self._is_full():
+        while self.is_full:
             self._may_have_room.clear()
             await self._may_have_room.wait()
 
     def look_again(self) -> None:
         """Something urgent is awaited from now on."""
         self._may_have_room.set()
-
-    def _is_full(self) -> bool:
-        times = OVERDRAFT if self._is_urgent() else 1
-        return len(self._items) >= MAX_ARRIVALS * times or self._bytes >= MAX_ARRIVED_BYTES * times
