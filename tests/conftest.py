@@ -1,6 +1,7 @@
 """What all tests share. Whatever only one folder of tests needs lives in that folder."""
 
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -41,14 +43,17 @@ class Postgres:
         self._binaries = binaries
         # Not in pytest's own folder, which only the user who runs the tests can enter: the server refuses to be root.
         self.folder = Path(tempfile.mkdtemp(prefix="fastapi-consumers-postgres-"))
-        self._user = next((user for user in ("postgres", "nobody") if _exists(user)), None) if _is_root() else None
-        if self._user is not None:
-            shutil.chown(self.folder, self._user)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         password = self.folder / "password"
         password.write_text("pa:ss/word")
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            user = _unprivileged()
+            self._identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
+            for each in (self.folder, password):
+                os.chown(each, user.pw_uid, user.pw_gid)
         options = ("--username=fc", f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C")
         self._run("initdb", f"--pgdata={self.folder / 'data'}", "--no-sync", *options)
         self.start()
@@ -78,23 +83,15 @@ class Postgres:
         # Into a file: the server inherits it, and a pipe would stay open.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
-                command, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, user=self._user, timeout=120
+                command, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=120, **self._identity
             )
             output.seek(0)
             assert done.returncode == 0, output.read().decode(errors="replace")
 
 
-def _is_root() -> bool:
-    return hasattr(os, "geteuid") and os.geteuid() == 0
-
-
-def _exists(user: str) -> bool:
-    import pwd
-
-    try:
-        return bool(pwd.getpwnam(user))
-    except KeyError:
-        return False
+def _unprivileged() -> pwd.struct_passwd:
+    users = {user.pw_name: user for user in pwd.getpwall()}
+    return users.get("postgres") or users["nobody"]
 
 
 @pytest.fixture(scope="session")
