@@ -18,15 +18,16 @@ class Arrivals(Generic[T]):
 
     Args:
         is_urgent: whether something is awaited that a delivery may depend on.
-        max_items: beyond this number there is no more room.
-        max_bytes: nor beyond these.
+        max_items: with this number there is no more room; ``MAX_ARRIVALS`` by default.
+        max_bytes: nor with these; ``MAX_ARRIVED_BYTES`` by default.
     """
 
     def __init__(
-        self, is_urgent: Callable[[], bool], max_items: int = MAX_ARRIVALS, max_bytes: int = MAX_ARRIVED_BYTES
+        self, is_urgent: Callable[[], bool], max_items: int | None = None, max_bytes: int | None = None
     ) -> None:
         self._is_urgent = is_urgent
-        self._max_items, self._max_bytes = max_items, max_bytes
+        self._max_items = MAX_ARRIVALS if max_items is None else max_items
+        self._max_bytes = MAX_ARRIVED_BYTES if max_bytes is None else max_bytes
         self._items: deque[tuple[T, int]] = deque()
         self._bytes = 0
         self._has_items = asyncio.Event()
