@@ -204,7 +204,7 @@ def _transport(
         if broadcast is None:
             return transport_of(url, broker_timeout=seconds)
         if isinstance(cast(object, broadcast), Broadcast):
-            return BroadcasterTransport(broadcast)
+            return BroadcasterTransport(broadcast, broker_timeout=seconds)
     except ImproperlyConfigured as error:
         problems.extend(error.problems)
         return None

@@ -24,6 +24,7 @@
         ├── TooManyGroups                "too_many_groups"      1008
         ├── BrokerUnavailable            "broker_unavailable"   1013
         │   └── HistoryUnavailable       "history_unavailable"  1013
+        ├── MessageTooBig                "message_too_big"      1009
         ├── HTTPError                    "http_error"           1008
         └── InternalError                "internal_error"       1011
 
@@ -296,6 +297,15 @@ class HistoryUnavailable(BrokerUnavailable):
 
     default_code = "history_unavailable"
     default_message = "The message history is not available."
+
+
+class MessageTooBig(_CodedError):
+    """The broker between the processes does not carry messages of this size: it was not published."""
+
+    default_code = "message_too_big"
+    default_message = "The message is too big for the broker."
+    default_close_code = CloseCode.MESSAGE_TOO_BIG
+    http_status = 413
 
 
 class HTTPError(_CodedError):

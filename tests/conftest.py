@@ -1,9 +1,15 @@
 """What all tests share. Whatever only one folder of tests needs lives in that folder."""
 
 import os
+import pwd
 import shutil
+import socket
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,3 +34,90 @@ def chromium() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return executable
+
+
+class Postgres:
+    """A PostgreSQL server of the tests' own, on a port of loopback, that can die and come back."""
+
+    def __init__(self, binaries: Path) -> None:
+        self._binaries = binaries
+        # Not in pytest's own folder, which only the user who runs the tests can enter: the server refuses to be root.
+        self.folder = Path(tempfile.mkdtemp(prefix="fastapi-consumers-postgres-"))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        password = self.folder / "password"
+        password.write_text("pa:ss/word")
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            user = _unprivileged()
+            self._identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
+            for each in (self.folder, password):
+                os.chown(each, user.pw_uid, user.pw_gid)
+        options = ("--username=fc", f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C")
+        self._run("initdb", f"--pgdata={self.folder / 'data'}", "--no-sync", *options)
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://fc:pa%3Ass%2Fword@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c fsync=off -k {self.folder}"
+        self._control("start", f"--options={options}", f"--log={self.folder / 'log'}")
+
+    def kill(self) -> None:
+        self._control("stop", "--mode=immediate")
+
+    def remove(self) -> None:
+        try:
+            self.kill()
+        finally:
+            shutil.rmtree(self.folder)
+
+    def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", f"--pgdata={self.folder / 'data'}", "--wait", "--timeout=60", *arguments)
+
+    def _run(self, name: str, *arguments: str) -> None:
+        command = [str(self._binaries / name), *arguments]
+        # Into a file: the server inherits it, and a pipe would stay open.
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(
+                command, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=120, **self._identity
+            )
+            output.seek(0)
+            assert done.returncode == 0, output.read().decode(errors="replace")
+
+
+def _unprivileged() -> pwd.struct_passwd:
+    users = {user.pw_name: user for user in pwd.getpwall()}
+    return users.get("postgres") or users["nobody"]
+
+
+@pytest.fixture(scope="session")
+def postgres_binaries() -> Path:
+    """Where PostgreSQL's programs are. Without them the test is skipped, but on CI it fails: nobody would notice."""
+    found = shutil.which("initdb")
+    folders = [Path(found).resolve().parent] if found is not None else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))[::-1]
+    for folder in folders:
+        if all((folder / name).is_file() for name in ("initdb", "pg_ctl", "postgres")):
+            return folder
+    reason = "no PostgreSQL server: initdb is not on PATH (Debian: apt-get install postgresql)"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path) -> Iterator[Postgres]:
+    """A server that all tests share, and leave as it is."""
+    server = Postgres(postgres_binaries)
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: Postgres) -> str:
+    """The URL of a PostgreSQL server's database, which all tests share."""
+    return postgres.url

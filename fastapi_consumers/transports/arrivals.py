@@ -18,10 +18,16 @@ class Arrivals(Generic[T]):
 
     Args:
         is_urgent: whether something is awaited that a delivery may depend on.
+        max_items: with this number there is no more room; ``MAX_ARRIVALS`` by default.
+        max_bytes: nor with these; ``MAX_ARRIVED_BYTES`` by default.
     """
 
-    def __init__(self, is_urgent: Callable[[], bool]) -> None:
+    def __init__(
+        self, is_urgent: Callable[[], bool], max_items: int | None = None, max_bytes: int | None = None
+    ) -> None:
         self._is_urgent = is_urgent
+        self._max_items = MAX_ARRIVALS if max_items is None else max_items
+        self._max_bytes = MAX_ARRIVED_BYTES if max_bytes is None else max_bytes
         self._items: deque[tuple[T, int]] = deque()
         self._bytes = 0
         self._has_items = asyncio.Event()
@@ -44,16 +50,18 @@ class Arrivals(Generic[T]):
         self._may_have_room.set()
         return item
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more. Then nothing should be put, though it can be."""
+        times = OVERDRAFT if self._is_urgent() else 1
+        return len(self._items) >= self._max_items * times or self._bytes >= self._max_bytes * times
+
     async def room(self) -> None:
         """Wait until there is room for one more."""
-        while self._is_full():
+        while self.is_full:
             self._may_have_room.clear()
             await self._may_have_room.wait()
 
     def look_again(self) -> None:
         """Something urgent is awaited from now on."""
         self._may_have_room.set()
-
-    def _is_full(self) -> bool:
-        times = OVERDRAFT if self._is_urgent() else 1
-        return len(self._items) >= MAX_ARRIVALS * times or self._bytes >= MAX_ARRIVED_BYTES * times

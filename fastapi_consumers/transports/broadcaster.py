@@ -1,52 +1,148 @@
-"""A ``broadcaster.Broadcast`` as transport.
+"""A ``broadcaster.Broadcast`` as transport: PostgreSQL, and whatever else broadcaster has a backend for.
 
-Broadcaster hands out one queue per subscriber, and concurrent first subscribers of a channel overwrite each other's. So
-there is one subscription per topic here, made behind a lock, whatever number of members the topic has.
+Two tasks, and one for each topic. The supervisor holds the connection (a :class:`Link`), and makes a new one when it is
+lost, with everything subscribed again. The deliverer hands on what has arrived, one after another, from a bounded
+queue. It is apart so that a delivery may subscribe. Nothing makes the backend wait while that queue is full, so what
+comes then is dropped, and the topic's members are told of a gap.
 """
 
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator
-from typing import Any, cast
+import random
+import secrets
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Collection
+from itertools import count
+from typing import Any, NamedTuple
 
 from broadcaster import Broadcast
 
-from ..exceptions import BrokerUnavailable, ImproperlyConfigured, Problem
+from ..exceptions import BrokerUnavailable, ImproperlyConfigured, MessageTooBig, Problem
+from .arrivals import Arrivals
 from .base import Deliver, Transport
+from .broadcaster_link import Disconnected, Link, Subscription, backend_of, end, listener_of, traits_of
+from .channel_names import channel_name
 
 logger = logging.getLogger(__name__)
 
+#: Packets and bytes that may wait to be delivered. Beyond either, what comes is dropped.
+MAX_PACKETS, MAX_BYTES = 4096, 32 << 20
+#: Deliveries between two turns of the event loop.
+DELIVERIES_PER_TURN = 32
+#: Seconds before the second attempt to reconnect, at most; doubled for each that follows, up to the second figure.
+BACKOFF, MAX_BACKOFF = 0.1, 2.0
+#: Backends that are not used: with one, a lone subscriber hears nothing, and the other's streams grow for ever.
+_REDIS = {"RedisBackend", "RedisStreamBackend"}
+
+
+class _Packet(NamedTuple):
+    subscription: Subscription
+    data: bytes
+
+
+class _Gap:
+    """Stands in the queue where packets are missing. What comes behind it waits until the loss can be told of."""
+
+    __slots__ = ("may_be_told", "topics")
+
+    def __init__(self, topics: set[str]) -> None:
+        self.topics = topics
+        self.may_be_told = asyncio.Event()
+
 
 class BroadcasterTransport(Transport):
-    """Carries packets over any backend that ``broadcaster`` has.
+    """Carries packets over a backend of ``broadcaster``, as text, in base64, since not every backend takes bytes.
 
-    Packets travel as text, in base64, since not every backend takes bytes. Broadcaster itself promises little: what is
-    published while its connection is broken is lost without a word.
+    At most once: what is published while the connection is lost does not reach this process. ``on_gap`` is told of it.
+    A publish that raises may still have been carried out. PostgreSQL carries packets of up to 5997 bytes;
+    ``MessageTooBig`` is raised for larger ones.
+
+    Args:
+        broadcast: a ``Broadcast`` for this app alone, or a function that makes one for each connection. One that you
+            have connected is yours to disconnect, and to connect again when its connection is lost.
+        prefix: what channels' names begin with, so that several apps can share a server.
+        broker_timeout: seconds that publishing, subscribing and connecting may take.
+        name: what it is called in logs and errors.
+
+    Raises ``ImproperlyConfigured`` with the code ``broadcast-redis`` for broadcaster's Redis backends.
     """
 
     is_distributed = True
 
-    def __init__(self, broadcast: Broadcast) -> None:
-        self._broadcast = broadcast
-        self._deliver: Deliver | None = None
-        #: What ``_listener_of`` found once it was connected, and whether it was connected here.
-        self._listener: asyncio.Task[Any] | None = None
-        self._owned = False
-        self._pumps: dict[str, asyncio.Task[None]] = {}
-        self._lock = asyncio.Lock()
+    def __init__(
+        self,
+        broadcast: Broadcast | Callable[[], Broadcast],
+        *,
+        prefix: str = "fc:",
+        broker_timeout: float = 1.0,
+        name: str = "the Broadcast",
+    ) -> None:
+        self._make = broadcast if not isinstance(broadcast, Broadcast) else None
+        self._broadcast = broadcast if isinstance(broadcast, Broadcast) else broadcast()
+        if type(backend_of(self._broadcast)).__name__ in _REDIS:
+            raise ImproperlyConfigured("The Broadcast", [_REDIS_PROBLEM])
+        self._max_message = traits_of(self._broadcast).max_message
+        self._prefix = prefix
+        self._timeout = broker_timeout
+        self.name = name
+        #: Called when the connection was lost and everything is subscribed again, and when packets had to be dropped,
+        #: before anything later is delivered, with those topics whose packets may have been lost, and that are still
+        #: subscribed. When the ``Broadcast`` is yours to connect, it is called at the loss too.
+        self.on_gap: Callable[[Collection[str]], Awaitable[None]] | None = None
+        #: Called when the connection is lost.
+        self.on_lost: Callable[[], None] | None = None
+        #: Packets that were published; that arrived for a subscribed topic; that were dropped because too many waited;
+        #: whose delivery raised.
+        self.packets_out = self.packets_in = self.dropped_packets = self.failed_deliveries = 0
+        #: Connections that were lost; that were made in their place.
+        self.lost_connections = self.reconnects = 0
+        self._begin()
+
+    def __repr__(self) -> str:
+        return f"BroadcasterTransport({self.name!r})"
+
+    def _begin(self) -> None:
+        """Nothing is subscribed, nothing waits."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._link: Link | None = None
+        self._is_ours = True
+        self._healthy = False
+        self._topics: dict[str, Subscription] = {}
+        self._arrivals: Arrivals[_Packet | _Gap] = Arrivals(lambda: False, MAX_PACKETS, MAX_BYTES)
+        #: In the queue, for what is dropped until it is told.
+        self._dropping: _Gap | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it is connected and everything is subscribed, as far as is known."""
+        return self._healthy
 
     async def open(self, deliver: Deliver) -> None:
-        self._deliver, self._lock, self._pumps = deliver, asyncio.Lock(), {}
+        """Connect, once, unless somebody else has. Raises ``ImproperlyConfigured`` if the server refuses us,
+        ``BrokerUnavailable`` if it does not answer; the notes of the latter tell what was tried.
+        """
+        await self.close()
+        self._begin()
+        self._loop = asyncio.get_running_loop()
         # Who connected it before us closes it after us.
-        self._listener = _listener_of(self._broadcast)
-        if self._listener is None:
-            await self._broadcast.connect()
-            self._owned, self._listener = True, _listener_of(self._broadcast)
+        self._is_ours = self._make is not None or listener_of(self._broadcast) is None
+        try:
+            self._link = await self._connect()
+        except Exception as error:
+            raise _startup_error(self.name, error, self._timeout) from error
+        self._healthy = True
+        self._tasks = (
+            asyncio.create_task(self._supervise(self._link), name="fastapi_consumers: Broadcast"),
+            asyncio.create_task(self._deliver_all(deliver), name="fastapi_consumers: Broadcast deliveries"),
+        )
 
     def check(self) -> None:
         # Broadcaster's connect() starts a second listener, and the first one's messages go astray.
-        if self._owned and _listener_of(self._broadcast) is not self._listener:
+        link = self._link
+        if link is not None and link.is_ours and listener_of(link.broadcast) not in (link.listener, None):
             problem = Problem(
                 "broadcast-connected-twice",
                 "add_consumers(app, …, broadcast=…)",
@@ -57,81 +153,227 @@ class BroadcasterTransport(Transport):
             raise ImproperlyConfigured("The Broadcast", [problem])
 
     async def close(self) -> None:
-        self._deliver = None
-        pumps, self._pumps = tuple(self._pumps.values()), {}
-        await _end(*pumps)
-        listener, owned = self._listener, self._owned
-        self._listener, self._owned = None, False
-        if not owned or listener is None:
-            return
-        if listener is _listener_of(self._broadcast):
-            await self._broadcast.disconnect()
-        else:
-            # It has ended, or somebody connected it again: disconnect() would raise what it ended with, or end theirs.
-            listener.cancel()
-            if listener.done() and not listener.cancelled() and (error := listener.exception()) is not None:
-                logger.error("the listener of the Broadcast had ended", exc_info=error)
+        if self._loop is not asyncio.get_running_loop():
+            return  # Never opened, or in an event loop that took everything with it.
+        tasks, link, waiting = self._tasks, self._link, tuple(self._topics.values())
+        self._begin()
+        try:
+            await end(*tasks)
+            if link is not None:
+                await link.close()
+        finally:
+            for subscription in waiting:
+                subscription.is_wanted = False
+                if not subscription.confirmed.done():
+                    subscription.confirmed.set_exception(BrokerUnavailable())
 
     async def publish(self, topic: str, packet: bytes) -> None:
+        """Raises ``MessageTooBig`` for what the backend cannot carry."""
+        message = base64.b64encode(packet).decode()
+        if self._max_message is not None and len(message) > self._max_message:
+            raise MessageTooBig(
+                f"The message is too big for the broker: {len(packet)} bytes, of at most {self._max_message // 4 * 3}."
+            )
+        link = self._link
+        if link is None:
+            raise BrokerUnavailable
         try:
-            await self._broadcast.publish(channel=topic, message=base64.b64encode(packet).decode())
+            await link.publish(self._channel(topic), message)
         except Exception as error:
             raise BrokerUnavailable from error
+        self.packets_out += 1
 
     async def subscribe(self, topic: str) -> None:
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        async with self._lock:
-            pump = self._pumps[topic] = asyncio.create_task(self._pump(topic, ready))
-            try:
-                await ready
-            except BaseException:
-                self._pumps.pop(topic, None)
-                await _end(pump)
-                raise
+        if not self._tasks:
+            raise BrokerUnavailable
+        subscription = self._topics.get(topic)
+        if subscription is None:
+            subscription = self._topics[topic] = Subscription(topic, self._channel(topic))
+            if self._link is not None:
+                self._link.subscribe(subscription)
+        try:
+            # Not wait_for: that would cancel the future for others.
+            await asyncio.wait((subscription.confirmed,), timeout=self._timeout)
+            if not subscription.confirmed.done():
+                raise BrokerUnavailable
+            if (error := subscription.confirmed.exception()) is not None:
+                raise BrokerUnavailable from error
+        except BaseException:
+            self._withdraw(subscription)
+            raise
 
     async def unsubscribe(self, topic: str) -> None:
-        async with self._lock:
-            pump = self._pumps.pop(topic, None)
-            if pump is not None:
-                await _end(pump)
+        # Not awaited: nothing of it is delivered from now on, whenever the server hears of it.
+        subscription = self._topics.get(topic)
+        if subscription is not None:
+            self._withdraw(subscription)
 
-    async def _pump(self, topic: str, ready: "asyncio.Future[None]") -> None:
-        try:
-            async with self._broadcast.subscribe(channel=topic) as subscriber:
-                if not ready.done():
-                    ready.set_result(None)
-                async for event in cast(AsyncIterator[Any], subscriber):
-                    await self._take(topic, event)
-        except Exception as error:
-            if ready.cancelled():
-                pass  # Nobody wants it any more; broadcaster makes a KeyError of the cancellation.
-            elif ready.done():
-                logger.exception("the subscription to %r ended", topic)
-            else:
-                failure = BrokerUnavailable()
-                failure.__cause__ = error
-                ready.set_exception(failure)
+    def _channel(self, topic: str) -> str:
+        return channel_name(self._prefix + topic)
 
-    async def _take(self, topic: str, event: Any) -> None:
+    def _withdraw(self, subscription: Subscription) -> None:
+        subscription.is_wanted = False
+        if self._topics.get(subscription.topic) is subscription:
+            del self._topics[subscription.topic]
+            if self._link is not None:
+                self._link.unsubscribe(subscription)
+
+    # The connection
+
+    async def _connect(self) -> Link:
+        """A connection with nothing subscribed."""
+        broadcast = self._make() if self._make is not None else self._broadcast
+        wake = self._channel(f"!{secrets.token_hex(6)}")
+        link = Link(broadcast, is_ours=self._is_ours, wake=wake, timeout=self._timeout, receive=self._receive)
         try:
-            packet = base64.b64decode(event.message, validate=True)
+            await link.open()
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    async def _supervise(self, link: Link) -> None:
+        while True:
+            gap = self._note_loss(await link.until_lost())
+            await link.close()
+            link = await self._reconnect()
+            gap.may_be_told.set()
+
+    def _note_loss(self, error: Exception) -> _Gap:
+        self._healthy, self._link = False, None
+        self.lost_connections += 1
+        if isinstance(error, Disconnected):
+            self._is_ours = False
+        then = "" if self._is_ours else "; whoever connected it has to connect it again"
+        logger.warning("lost the connection of %s: %r%s", self.name, error, then)
+        topics = {topic for topic, subscription in self._topics.items() if subscription.confirmed.done()}
+        if not self._is_ours:  # Perhaps nobody ever does.
+            now = _Gap(topics)
+            now.may_be_told.set()
+            self._arrivals.put(now, 0)
+        gap = _Gap(topics)
+        self._arrivals.put(gap, 0)
+        if self.on_lost is not None:
+            try:
+                self.on_lost()
+            except Exception:
+                logger.exception("on_lost failed")
+        return gap
+
+    async def _reconnect(self) -> Link:
+        since = time.monotonic()
+        for attempt in count():
+            # Jitter, so that all processes do not come at once; the first attempt comes almost at once.
+            await asyncio.sleep(random.random() * min(BACKOFF * 2**attempt / 2, MAX_BACKOFF))
+            try:
+                link = await self._connect()
+            except Exception as error:
+                logger.info("could not reconnect %s: %r", self.name, error)
+                continue
+            try:
+                await self._resubscribe(link)
+                break
+            except BaseException as error:
+                self._link = None
+                await link.close()
+                if not isinstance(error, Exception):
+                    raise
+                logger.info("could not subscribe again over %s: %r", self.name, error)
+        self._healthy = True
+        self.reconnects += 1
+        logger.warning("connected %s again after %.1f s", self.name, time.monotonic() - since)
+        return link
+
+    async def _resubscribe(self, link: Link) -> None:
+        # From now on whoever subscribes does so here.
+        self._link = link
+        pending = {subscription: link.subscribe(subscription) for subscription in self._topics.values()}
+        if pending:
+            await asyncio.wait(pending.values())
+        for subscription, ready in pending.items():
+            if subscription.is_wanted:
+                ready.result()
+
+    # Delivery
+
+    def _receive(self, subscription: Subscription, message: Any) -> None:
+        if not subscription.is_wanted:
+            return
+        topic = subscription.topic
+        try:
+            data = base64.b64decode(message, validate=True)
         except (ValueError, TypeError):
             logger.warning("dropped a message for %r that is not one of ours", topic)
             return
-        if self._deliver is not None:
-            await self._deliver(topic, packet)
+        self.packets_in += 1
+        if not self._arrivals.is_full:
+            self._arrivals.put(_Packet(subscription, data), len(data))
+            return
+        self.dropped_packets += 1
+        if self._dropping is None:
+            logger.warning("%s brings more than can be delivered; packets are dropped", self.name)
+            self._dropping = _Gap(set())
+            self._dropping.may_be_told.set()
+            self._arrivals.put(self._dropping, 0)
+        self._dropping.topics.add(topic)
+
+    async def _deliver_all(self, deliver: Deliver) -> None:
+        arrivals = self._arrivals
+        for number in count(1):
+            arrived = await arrivals.get()
+            if isinstance(arrived, _Gap):
+                await self._tell_of_gap(arrived)
+            elif arrived.subscription.is_wanted:
+                topic = arrived.subscription.topic
+                try:
+                    await deliver(topic, arrived.data)
+                except Exception:
+                    self.failed_deliveries += 1
+                    logger.exception("a packet for %r could not be delivered", topic)
+            if number % DELIVERIES_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _tell_of_gap(self, gap: _Gap) -> None:
+        await gap.may_be_told.wait()
+        if gap is self._dropping:
+            self._dropping = None
+        topics = [topic for topic in gap.topics if topic in self._topics]
+        if self.on_gap is not None:
+            try:
+                await self.on_gap(topics)
+            except Exception:
+                logger.exception("on_gap failed")
 
 
-def _listener_of(broadcast: Broadcast) -> asyncio.Task[Any] | None:
-    """The task of a Broadcast that is connected in this event loop. It has no public way to ask."""
-    task: asyncio.Task[Any] | None = getattr(broadcast, "_listener_task", None)
-    if task is None or task.done() or task.cancelling() or task.get_loop() is not asyncio.get_running_loop():
-        return None
-    return task
+_REDIS_PROBLEM = Problem(
+    "broadcast-redis",
+    "broadcast=Broadcast(…)",
+    "broadcaster's backend for Redis, which loses messages: a lone subscriber may hear nothing",
+    "Redis and Valkey through a transport of our own",
+    'write add_consumers(app, …, url="redis://…") in place of broadcast=',
+)
 
 
-async def _end(*tasks: "asyncio.Task[None]") -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+def _startup_error(name: str, error: Exception, timeout: float) -> Exception:
+    """The error to start with: ``ImproperlyConfigured`` if waiting would not help, else ``BrokerUnavailable``."""
+    # PostgreSQL's codes: 28 is about who may come in, 3D about databases that do not exist, 42501 about privileges.
+    state = str(getattr(error, "sqlstate", None) or "")
+    problem: Problem | None = None
+    if state.startswith(("28", "3D")) or state == "42501":
+        fix = "check user, password (percent-encoded in a URL) and database"
+        problem = Problem("broker-refused", name, str(error), "a server that lets this client in", fix)
+    elif isinstance(error, ssl.SSLError):
+        fix = "name the CA, and the server as its certificate names it"
+        problem = Problem("broker-tls", name, str(error), "a certificate that can be verified", fix)
+    elif isinstance(error, ValueError):  # Its text may quote the URL.
+        found = f"a URL that its client cannot read ({type(error).__name__})"
+        fix = "percent-encode what has a meaning in URLs, and check host, port and options"
+        problem = Problem("bad-url", name, found, "such as postgresql://user:password@host:5432/database", fix)
+    if problem is not None:
+        return ImproperlyConfigured("The broker", [problem])
+    unavailable = BrokerUnavailable()
+    unavailable.add_note(f"tried:    {name}")
+    unavailable.add_note(f"found:    {str(error) or f'no answer within {timeout:g} s'}")
+    unavailable.add_note(f"expected: a broker that answers within {timeout:g} s")
+    unavailable.add_note("fix:      start it, or mend the URL; broker_timeout gives it more time")
+    return unavailable

@@ -1,16 +1,15 @@
 """Which transport a URL means. All that take a URL ask here, so that they take the same ones."""
 
 import math
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from broadcaster import Broadcast
 
 from ..exceptions import ImproperlyConfigured, Problem
-from ..redis_client import SCHEMES, safe_url
+from ..redis_client import DEFAULT_PREFIX, SCHEMES, safe_url
 from .base import Transport
 from .broadcaster import BroadcasterTransport
 from .memory import MemoryTransport
@@ -26,7 +25,8 @@ def transport_of(url: str, *, broker_timeout: float | timedelta = 1.0) -> Transp
 
     Args:
         url: ``memory://``; a Redis or Valkey server (see :mod:`fastapi_consumers.redis_client`);
-            ``postgresql://user:password@host/database`` or ``kafka://host:9092``, through ``broadcaster``.
+            ``postgresql://user:password@host/database`` or ``kafka://host:9092``, through ``broadcaster``, both with
+            ``?prefix=``, by which several apps on one server are kept apart.
         broker_timeout: seconds that publishing, subscribing and connecting may take.
 
     Raises ``ImproperlyConfigured`` with the code ``bad-url``, ``bad-broker-timeout``, or ``missing-extra`` if what the
@@ -42,7 +42,7 @@ def transport_of(url: str, *, broker_timeout: float | timedelta = 1.0) -> Transp
     if scheme in SCHEMES:
         return RedisTransport(url, broker_timeout=seconds)
     if scheme in BROADCASTER_SCHEMES:
-        return BroadcasterTransport(_factory(url, BROADCASTER_SCHEMES[scheme])())
+        return _over_broadcaster(url, scheme, seconds)
     problem = Problem(
         "bad-url",
         f"url={safe_url(url)!r}",
@@ -69,10 +69,14 @@ def seconds_of(broker_timeout: float | timedelta) -> float:
     raise ImproperlyConfigured("The broker", [problem])
 
 
-def _factory(url: str, extra: str) -> Callable[[], Broadcast]:
-    make = partial(Broadcast, url)
+def _over_broadcaster(url: str, scheme: str, seconds: float) -> Transport:
+    url, prefix = _without_prefix(url)
+    if (found := _mistake(url, scheme)) is not None:
+        fix = "mend the URL; percent-encode what has a meaning in URLs, such as / ? # @ : in a password"
+        raise ImproperlyConfigured("The broker", [Problem("bad-url", f"url={safe_url(url)!r}", found, _EXPECTED, fix)])
+    extra = BROADCASTER_SCHEMES[scheme]
     try:
-        make()
+        return BroadcasterTransport(partial(Broadcast, url), prefix=prefix, broker_timeout=seconds, name=safe_url(url))
     except ImportError as error:
         problem = Problem(
             "missing-extra",
@@ -82,4 +86,25 @@ def _factory(url: str, extra: str) -> Callable[[], Broadcast]:
             f"pip install 'fastapi-consumers[{extra}]'",
         )
         raise ImproperlyConfigured("The broker", [problem]) from None
-    return make
+
+
+def _without_prefix(url: str) -> tuple[str, str]:
+    """The URL without our own option, which the backend would not know, and that option."""
+    start, mark, query = url.partition("?")
+    options = parse_qsl(query, keep_blank_values=True)
+    prefixes = [value for name, value in options if name == "prefix"]
+    if not prefixes:
+        return url, DEFAULT_PREFIX
+    rest = urlencode([(name, value) for name, value in options if name != "prefix"])
+    return f"{start}{mark if rest else ''}{rest}", prefixes[-1]
+
+
+def _mistake(url: str, scheme: str) -> str | None:
+    parts = urlsplit(url)
+    if "@" in parts.path or parts.fragment:
+        return "credentials that are not percent-encoded, or a fragment"
+    if scheme == "kafka" and "@" in parts.netloc:
+        return "credentials, which broadcaster does not hand on to Kafka"
+    if scheme == "kafka" and not parts.netloc:
+        return "no host"
+    return None
