@@ -2,5 +2,16 @@
 
 from .base import Appended, History, HistoryStore, Slice, Stored
 from .memory import MemoryHistoryStore
+from .redis import RedisHistoryStore
+from .urls import store_of
 
-__all__ = ["Appended", "History", "HistoryStore", "MemoryHistoryStore", "Slice", "Stored"]
+__all__ = [
+    "Appended",
+    "History",
+    "HistoryStore",
+    "MemoryHistoryStore",
+    "RedisHistoryStore",
+    "Slice",
+    "Stored",
+    "store_of",
+]
