@@ -2,6 +2,8 @@
 
 from .base import Appended, History, HistoryStore, Slice, Stored
 from .memory import MemoryHistoryStore
+from .redis import RedisHistoryStore
+from .urls import store_of
 from .view import GroupHistory, HistoryEvent, HistorySlice
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     "HistorySlice",
     "HistoryStore",
     "MemoryHistoryStore",
+    "RedisHistoryStore",
     "Slice",
     "Stored",
+    "store_of",
 ]
