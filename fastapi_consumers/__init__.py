@@ -29,6 +29,7 @@ from .exceptions import (
 )
 from .marks import action, event
 from .messages import Position
+from .publisher import Publisher, SyncPublisher
 from .routing import add_routes, path
 from .runtime import Consumers, get_consumers
 
@@ -59,8 +60,10 @@ __all__ = [
     "PermissionDenied",
     "PersonConsumer",
     "Position",
+    "Publisher",
     "RelayConsumer",
     "StopConsumer",
+    "SyncPublisher",
     "Throttled",
     "TooManyGroups",
     "action",
