@@ -30,6 +30,7 @@ from .exceptions import (
 )
 from .marks import action, event
 from .messages import Position
+from .publisher import Publisher, SyncPublisher
 from .routing import add_routes, path
 from .runtime import Consumers, get_consumers
 
@@ -61,8 +62,10 @@ __all__ = [
     "PermissionDenied",
     "PersonConsumer",
     "Position",
+    "Publisher",
     "RelayConsumer",
     "StopConsumer",
+    "SyncPublisher",
     "Throttled",
     "TooManyGroups",
     "action",

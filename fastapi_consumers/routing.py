@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from fastapi import APIRouter
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute, compile_path
+from starlette.routing import Mount, WebSocketRoute, compile_path
 from starlette.websockets import WebSocket, WebSocketState
 
 from .consumers import Consumer, ConsumerApp
@@ -221,15 +221,41 @@ def check_included(app: Starlette) -> None:
         raise ImproperlyConfigured("The application's routes", problems)
 
 
+class RoutedConsumer(NamedTuple):
+    """A consumer class, and where an application answers with it."""
+
+    path: str
+    name: str
+    consumer_class: type[Consumer]
+
+
+def routed_consumers(app: Any, prefix: str = "") -> Iterator[RoutedConsumer]:
+    """All consumers that an application routes, those of included routers and mounted applications too."""
+    for route in _flattened(getattr(app, "routes", None) or ()):
+        path, name = getattr(route, "path", None) or "", getattr(route, "name", None) or ""
+        found = getattr(getattr(route, "endpoint", None), CONSUMER_APP, None)
+        mount = getattr(route, "original_route", route)
+        if found is None and isinstance(mount, Mount):
+            if not isinstance(mount.app, ConsumerApp):
+                yield from routed_consumers(mount, prefix + path)
+                continue
+            found = mount.app
+        if isinstance(found, ConsumerApp):
+            yield RoutedConsumer(prefix + path, name, found.consumer_class)
+
+
 def _endpoints(routes: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     """Path and endpoint of each route, those of included routers too."""
-    try:
-        from fastapi.routing import iter_route_contexts
-    except ImportError:  # FastAPI before it kept included routers: they are flattened.
-        found: Iterable[Any] = routes
-    else:
-        found = iter_route_contexts(routes)
-    for route in found:
+    for route in _flattened(routes):
         path, endpoint = getattr(route, "path", None), getattr(route, "endpoint", None)
         if isinstance(path, str) and endpoint is not None:
             yield path, endpoint
+
+
+def _flattened(routes: Sequence[Any]) -> Iterable[Any]:
+    """The routes, with those of included routers in place of these."""
+    try:
+        from fastapi.routing import iter_route_contexts
+    except ImportError:  # FastAPI before it kept included routers: they are flattened.
+        return routes
+    return iter_route_contexts(routes)

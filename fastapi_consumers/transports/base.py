@@ -31,6 +31,13 @@ class Transport(ABC):
     async def open(self, deliver: Deliver) -> None:
         """Connect. Called before anything else, and again after ``close`` to start anew, in another event loop too."""
 
+    async def open_for_publishing(self) -> None:
+        """Connect to publish and nothing else: no call of ``subscribe`` follows, and ``close`` ends it as usual.
+
+        For programs that only publish. One that can do without a connection to receive on overrides this.
+        """
+        await self.open(_nowhere)
+
     def check(self) -> None:
         """Called once the application has started. Raises ``ImproperlyConfigured`` if it has done what breaks this."""
         return None
@@ -54,3 +61,7 @@ class Transport(ABC):
     @abstractmethod
     async def unsubscribe(self, topic: str) -> None:
         """Receive no more of the topic's packets. Nothing happens if it is not subscribed."""
+
+
+async def _nowhere(topic: str, packet: bytes) -> None:
+    return None

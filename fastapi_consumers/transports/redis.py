@@ -101,9 +101,9 @@ class RedisTransport(Transport):
     def __repr__(self) -> str:
         return f"RedisTransport({self.client.url!r})"
 
-    def _begin(self) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Nothing is subscribed, nothing waits."""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._connection: Connection | None = None
         self._healthy = False
@@ -127,13 +127,8 @@ class RedisTransport(Transport):
 
     async def open(self, deliver: Deliver) -> None:
         """Connect, once. Raises ``ImproperlyConfigured`` if the server refuses us or is of an unsupported kind,
-        ``BrokerUnavailable`` if it does not answer; the notes of the latter tell what was tried.
-        """
-        await self.close()
-        self._begin()
-        self._loop = asyncio.get_running_loop()
-        await self.client.open()
-        await self.client.check(self._wake)
+        ``BrokerUnavailable`` if it does not answer; the notes of the latter tell what was tried."""
+        await self.open_for_publishing()
         try:
             connection, _ = await self._connect()
         except FAILURES as error:
@@ -143,6 +138,13 @@ class RedisTransport(Transport):
             asyncio.create_task(self._supervise(connection), name="fastapi_consumers: Redis connection"),
             asyncio.create_task(self._deliver_all(deliver), name="fastapi_consumers: Redis deliveries"),
         )
+
+    async def open_for_publishing(self) -> None:
+        """Without a connection of its own: publishing takes those of the client. Raises as ``open`` does."""
+        await self.close()
+        self._begin(asyncio.get_running_loop())
+        await self.client.open()
+        await self.client.check(self._wake)
 
     async def close(self) -> None:
         if self._loop is not asyncio.get_running_loop():
@@ -194,7 +196,7 @@ class RedisTransport(Transport):
     @property
     def _wake(self) -> bytes:
         """Subscribed first of all, which shows at startup whether it is allowed; nothing else is sent there."""
-        return f"{self._prefix}!".encode()
+        return self._channel("!")
 
     def _withdraw(self, subscription: _Subscription) -> None:
         subscription.is_wanted = False
@@ -329,14 +331,12 @@ class RedisTransport(Transport):
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
     async def _read(self, connection: Connection) -> NoReturn:
-        patience = PING_INTERVAL + self._timeout
+        read, patience = connection.read_response, PING_INTERVAL + self._timeout
         while True:
             await self._arrivals.room()
             try:
                 # Not disconnected on an error: the supervisor does that, and waits until it is done.
-                frame = await connection.read_response(
-                    disable_decoding=True, timeout=patience, disconnect_on_error=False
-                )
+                frame = await read(disable_decoding=True, timeout=patience, disconnect_on_error=False)
             except ResponseError as error:
                 self._refused(error)
                 continue
