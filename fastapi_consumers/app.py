@@ -14,8 +14,10 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
 from .authentication import compile_authentications
+from .backends import HistoryBackend, history_backend
 from .codecs import encode_json
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem, Throttled
+from .history import HistoryStore
 from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
 from .permissions import compile_permissions
 from .plan import Defaults
@@ -35,6 +37,7 @@ def add_consumers(
     url: str = "memory://",
     transport: Transport | None = None,
     broadcast: Broadcast | None = None,
+    history_url: str | HistoryStore | None = None,
     broker_timeout: float | timedelta = 1.0,
     authentication_classes: Sequence[Any] = (),
     permission_classes: Sequence[Any] = (),
@@ -59,6 +62,8 @@ def add_consumers(
             only if you have not connected it.
         broker_timeout: seconds that publishing, joining a group and connecting at startup may take at the broker. A
             ``transport`` of your own has its own.
+        history_url: where groups with ``history`` keep it, if not at ``url``: ``redis://…``,
+            ``sqlite+aiosqlite:///chat.db``, ``postgresql://…``, or a ``HistoryStore`` of your own.
         exception_handlers: exception class to ``async def handler(consumer, exc) -> ConsumerError | None``.
         add_exception_handlers: let HTTP endpoints answer a ``ConsumerError`` with its HTTP status as JSON, and other
             WebSocket endpoints close with its code. ``False`` leaves that to handlers of your own.
@@ -89,11 +94,20 @@ def add_consumers(
         limits=Limits() if problems else dataclasses.replace(Limits(), **limits),
     )
     chosen = _transport(url, transport, broadcast, broker_timeout, problems)
+    history = HistoryBackend(None)
+    if chosen is not None:
+        try:
+            # The same server: appending and publishing are one step there.
+            history = history_backend(chosen, None if history_url == url else history_url)
+        except ImproperlyConfigured as error:
+            problems.extend(error.problems)
     if problems or chosen is None:
         raise ImproperlyConfigured("add_consumers()", problems)
     routes = [app_route(route, getattr(app.router, "dependencies", None) or ()) for route in channel_routes]
+    consumers = Consumers(chosen, defaults, history=history)
+    for route in channel_routes:
+        consumers.add_history(route.consumer_class._meta)
 
-    consumers = Consumers(chosen, defaults)
     app.state.consumers = consumers
     app.router.routes.extend(routes)
     _wrap_lifespan(app, consumers)
@@ -218,7 +232,8 @@ def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
-        check_included(app)
+        for options in check_included(app):
+            consumers.add_history(options)
         async with consumers, inner(app) as state:
             consumers.check()
             try:

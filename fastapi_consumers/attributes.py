@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import FunctionType
 from typing import Any
 
 from pydantic import BaseModel
@@ -137,6 +138,8 @@ class Attributes:
     def history(self) -> History | None:
         value, where = self._find("history")
         if value is not None and not isinstance(value, History):
+            if isinstance(value, FunctionType):
+                return None  # A method that stands in the option's way; said elsewhere.
             self._mistake("history", where, value, "a History, or None", "write `history = History(size=1000)`")
             return None
         return value

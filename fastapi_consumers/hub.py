@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterable
 from itertools import count
 
 from .addressing import GROUP, PROCESS, for_channel
-from .exceptions import BrokerUnavailable, GroupFull, TooManyGroups
+from .appending import Appender
+from .exceptions import GroupFull, TooManyGroups
 from .fanning import Fanning, Held, Member, tell
 from .history import History, HistoryStore
 from .messages import Notice, Position
-from .packets import BadPacket, Packet, decode_packet, encode_packet, split_position, with_position
+from .packets import BadPacket, Packet, decode_packet, encode_packet, split_position
 from .streams import Recovery, Stream, Streams
 from .transports import Transport
 
@@ -72,15 +73,13 @@ class Hub:
     ) -> None:
         self.transport = transport
         self.streams = Streams(store, self._hand_on_stream, self._tell) if store is not None else None
-        self._store_publishes = store_publishes
+        self.appender = Appender(store, transport, store_publishes) if store is not None else None
         self.process = secrets.token_hex(6)
         self._numbers = count(1)
         self._topics: dict[str, _Topic] = {}
         self._channels: dict[str, Member] = {}
         #: Packets of other processes that could not be read.
         self.bad_packets = 0
-        #: Events that were kept, but could not be handed on at once.
-        self.unpublished = 0
 
     async def open(self) -> None:
         self.transport.on_gap = self._on_gap
@@ -246,20 +245,11 @@ class Hub:
 
         Once it is kept it is delivered: if it cannot be handed on now, all processes read it back later.
         """
-        assert self.streams is not None
-        store, topic, encoded = self.streams.store, GROUP + group, encode_packet(packet)
-        channel = self.transport.channel_of(topic) if self._store_publishes else None
-        appended = await store.append(
-            group, encoded, history, idempotency_key=idempotency_key, channel=channel if store.publishes else None
-        )
-        if appended.is_new and (channel is None or not store.publishes):
-            try:
-                await self.transport.publish(topic, with_position(appended.position, encoded))
-            except BrokerUnavailable as error:
-                self.unpublished += 1
-                logger.warning("an event of %r is kept, and delivered once the broker is back: %s", group, error)
-                self.streams.heal_all((group,))
-        return appended.position
+        assert self.streams is not None and self.appender is not None
+        position, was_published = await self.appender.append(group, packet, history, idempotency_key)
+        if not was_published:
+            self.streams.heal_all((group,))
+        return position
 
     async def _deliver(self, topic: str, data: bytes) -> None:
         try:

@@ -13,6 +13,7 @@ from .consumers.running import run
 from .dependencies import Dependencies
 from .exceptions import ImproperlyConfigured, Problem
 from .metaclass import resolve
+from .options import ConsumerOptions
 
 #: An endpoint's attribute that holds its ``ConsumerApp``. On the endpoint, because routers copy routes.
 CONSUMER_APP = "consumer_app"
@@ -210,15 +211,21 @@ def _endpoint(app: ConsumerApp) -> Callable[[WebSocket], Any]:
     return endpoint
 
 
-def check_included(app: Starlette) -> None:
-    """Check the group templates of all routes of an app, included routers too. Raises ``ImproperlyConfigured``."""
+def check_included(app: Starlette) -> list[ConsumerOptions]:
+    """The options of all classes that an app routes, included routers too.
+
+    Raises ``ImproperlyConfigured`` for group templates that do not fit their routes.
+    """
     problems: list[Problem] = []
+    found: list[ConsumerOptions] = []
     for full_path, endpoint in _endpoints(app.router.routes):
         consumer_app = getattr(endpoint, CONSUMER_APP, None)
         if isinstance(consumer_app, ConsumerApp):
             problems += check_groups(consumer_app.consumer_class, full_path, full_path)
+            found.append(consumer_app.consumer_class._meta)
     if problems:
         raise ImproperlyConfigured("The application's routes", problems)
+    return found
 
 
 class RoutedConsumer(NamedTuple):

@@ -11,11 +11,12 @@ from starlette.requests import HTTPConnection
 
 from .actions import Action
 from .addressing import GROUP, Addressed, close_for, event_for, event_for_group
+from .backends import HistoryBackend, history_backend
 from .builtin_actions import BUILTINS
 from .exceptions import ImproperlyConfigured, NotFound, Problem
 from .groups import check_group
 from .histories import Histories
-from .history import GroupHistory, History, HistoryStore, MemoryHistoryStore
+from .history import GroupHistory, History, HistoryStore
 from .hub import Hub
 from .inbox import Watch
 from .lanes import Lane, find_lane
@@ -47,8 +48,7 @@ class Consumers:
         transport: Transport | None = None,
         defaults: Defaults | None = None,
         *,
-        store: HistoryStore | None = None,
-        store_publishes: bool = False,
+        history: HistoryBackend | None = None,
         direct_writes: bool = True,
     ) -> None:
         self._direct_writes = direct_writes
@@ -63,8 +63,7 @@ class Consumers:
         self._transport = transport if transport is not None else MemoryTransport()
         #: Which groups have a history, and where it is kept.
         self.histories = Histories()
-        self._store = MemoryHistoryStore() if store is None and transport is None else store
-        self._store_publishes = store_publishes
+        self._history = history if history is not None else history_backend(self._transport, None)
         self._saved: Mapping[str, History] = {}
         self.hub = self._new_hub()
         self.layer = ChannelLayer(self._ready_hub)
@@ -129,7 +128,7 @@ class Consumers:
             self._opening = None
 
     def _new_hub(self) -> Hub:
-        return Hub(self._transport, self._store, store_publishes=self._store_publishes)
+        return Hub(self._transport, self._history.store, store_publishes=self._history.publishes)
 
     def _renew(self) -> None:
         self.hub = self._new_hub()
@@ -137,7 +136,7 @@ class Consumers:
 
     def add_history(self, options: ConsumerOptions) -> None:
         """Learn what a class says of its groups' history. Raises ``ImproperlyConfigured``."""
-        if options.history is not None and self._store is None:
+        if options.history is not None and self._history.store is None:
             problem = Problem(
                 "history-store-missing",
                 f"{options.name}.history",
@@ -151,8 +150,8 @@ class Consumers:
     async def save_templates(self) -> None:
         """Tell the store which groups have a history, for publishers in other programs; once for each change."""
         templates = self.histories.templates
-        if self._store is not None and templates != self._saved:
-            await self._store.save_templates(templates)
+        if self._history.store is not None and templates != self._saved:
+            await self._history.store.save_templates(templates)
             self._saved = templates
 
     async def _ready_hub(self) -> Hub:

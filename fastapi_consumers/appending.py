@@ -1,0 +1,48 @@
+"""Keeping an event and handing it on: what a broadcast to a group with history is, inside of an application or not."""
+
+import logging
+
+from .addressing import GROUP
+from .exceptions import BrokerUnavailable
+from .history import History, HistoryStore
+from .messages import Position
+from .packets import Packet, encode_packet, with_position
+from .transports import Transport
+
+logger = logging.getLogger(__name__)
+
+
+class Appender:
+    """Appends to one store, and publishes over one transport.
+
+    Args:
+        publishes: whether the store hands its packets to the transport's server by itself.
+    """
+
+    def __init__(self, store: HistoryStore, transport: Transport, publishes: bool) -> None:
+        self.store = store
+        self._transport = transport
+        self._publishes = publishes
+        #: Events that were kept, but could not be handed on at once.
+        self.unpublished = 0
+
+    async def append(
+        self, group: str, packet: Packet, history: History, idempotency_key: str | None = None
+    ) -> tuple[Position, bool]:
+        """Where the event is, and whether it was handed on: if not, all processes read it back by and by.
+
+        Raises ``BrokerUnavailable`` if it could not be kept, ``ValueError`` for an idempotency key that cannot be one.
+        """
+        topic, encoded = GROUP + group, encode_packet(packet)
+        channel = self._transport.channel_of(topic) if self._publishes and self.store.publishes else None
+        position, is_new = await self.store.append(
+            group, encoded, history, idempotency_key=idempotency_key, channel=channel
+        )
+        if is_new and channel is None:
+            try:
+                await self._transport.publish(topic, with_position(position, encoded))
+            except BrokerUnavailable as error:
+                self.unpublished += 1
+                logger.warning("an event of %r is kept, and delivered once the broker is back: %s", group, error)
+                return position, False
+        return position, True
