@@ -245,7 +245,8 @@ class Hub:
 
         Once it is kept it is delivered: if it cannot be handed on now, all processes read it back later.
         """
-        assert self.streams is not None and self.appender is not None
+        assert self.streams is not None
+        assert self.appender is not None
         position, was_published = await self.appender.append(group, packet, history, idempotency_key)
         if not was_published:
             self.streams.heal_all((group,))
