@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
+from .action_pagination import checked_pagination
 from .authentication import compile_authentications
 from .codecs import encode_json
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem, Throttled
@@ -40,6 +41,7 @@ def add_consumers(
     permission_classes: Sequence[Any] = (),
     throttle_classes: Sequence[Any] = (),
     connection_throttle_classes: Sequence[Any] = (),
+    pagination_class: Any = None,
     exception_handlers: Mapping[type[Exception], ExceptionHandler] | None = None,
     add_exception_handlers: bool = True,
     allowed_origins: Sequence[str] | None = None,
@@ -59,6 +61,7 @@ def add_consumers(
             only if you have not connected it.
         broker_timeout: seconds that publishing, joining a group and connecting at startup may take at the broker. A
             ``transport`` of your own has its own.
+        pagination_class: how consumers page that do not say otherwise: a class, or an instance with other settings.
         exception_handlers: exception class to ``async def handler(consumer, exc) -> ConsumerError | None``.
         add_exception_handlers: let HTTP endpoints answer a ``ConsumerError`` with its HTTP status as JSON, and other
             WebSocket endpoints close with its code. ``False`` leaves that to handlers of your own.
@@ -83,6 +86,7 @@ def add_consumers(
         connection_throttles=_compiled(
             _throttles("app:connect"), connection_throttle_classes, "connection_throttle_classes", problems
         ),
+        pagination=checked_pagination(pagination_class, "add_consumers()", problems),
         exception_handlers={} if problems else dict(exception_handlers or {}),
         allowed_origins=tuple(allowed_origins) if allowed_origins is not None else None,
         accept_refused=accept_refused,

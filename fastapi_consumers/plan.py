@@ -12,6 +12,7 @@ from .codecs import encode_json, encode_msgpack, msgpack_available
 from .messages import Frame, bytes_frame, text_frame
 from .metaclass import resolve
 from .options import ConsumerOptions, ExceptionHandler, Limits
+from .pagination import BasePagination
 from .permissions import BasePermission
 from .protocols import (
     JSON_FRAMER,
@@ -35,6 +36,7 @@ class Defaults:
     permissions: tuple[BasePermission, ...] = ()
     throttles: tuple[BaseThrottle, ...] = ()
     connection_throttles: tuple[BaseThrottle, ...] = ()
+    pagination: BasePagination | None = None
     exception_handlers: Mapping[type[Exception], ExceptionHandler] = dataclasses.field(default_factory=dict)
     #: ``None``: the same host as the request's.
     allowed_origins: tuple[str, ...] | None = None
@@ -64,6 +66,7 @@ class Plan:
         self.permissions = _choose(options.permissions, defaults.permissions)
         self.throttles = _choose(options.throttles, defaults.throttles)
         self.connection_throttles = _choose(options.connection_throttles, defaults.connection_throttles)
+        self.pagination = options.pagination if options.pagination is not None else defaults.pagination
         self.exception_handlers = (options.exception_handlers, defaults.exception_handlers)
         self.allowed_origins = (
             options.allowed_origins if options.allowed_origins is not None else defaults.allowed_origins
