@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -390,6 +390,62 @@ async def test_an_offset_that_no_database_can_read_is_not_sent_to_one() -> None:
     async with database(*map(message, range(3))) as engine, AsyncSession(engine) as session:
         page = await LimitOffsetPagination().paginate(select(Message), LimitOffsetParams(offset=2**70), session=session)
         assert (page.results, page.count) == ([], 3)
+
+
+# -- on PostgreSQL, which is stricter about values than SQLite ---------------------------------------------------------
+
+
+@pytest.fixture
+async def postgres_session(postgres_url: str) -> AsyncIterator[AsyncSession]:
+    engine = create_async_engine(postgres_url.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    try:
+        async with AsyncSession(engine) as session:
+            session.add_all(map(message, range(11)))
+            await session.commit()
+            yield session
+    finally:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.drop_all)
+        await engine.dispose()
+
+
+async def test_postgres_is_walked_there_and_back(postgres_session: AsyncSession) -> None:
+    for pagination in PAGINATIONS:
+        for statement, key in ORDERS.values():
+            forwards, backwards = await walk(pagination, statement, postgres_session, 3)
+            assert flat(forwards) == sorted((await postgres_session.scalars(select(Message))).all(), key=key)
+            assert backwards == forwards
+        distinct = select(Message.text, Message.id).distinct()
+        assert len(flat((await walk(pagination, distinct, postgres_session, 4))[0])) == 11
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "refused"),
+    [
+        (Message.text, "\0", True),
+        (Message.text, "'; DROP TABLE message; --", False),
+        (Message.created, DAY.replace(tzinfo=UTC), True),
+        (Message.created, datetime.max, False),
+        (Message.created, datetime.min, False),
+        (Message.id, 2**63 - 1, True),
+    ],
+)
+async def test_postgres_takes_a_forged_value_or_the_cursor_is_invalid(
+    postgres_session: AsyncSession, column: Any, value: Any, refused: bool
+) -> None:
+    statement = select(Message).order_by(column.desc())
+    source = SelectSource(statement, postgres_session, ())
+    key = (value, 1)[: len(source.key_types)]
+    params = CursorParams(cursor=encode_cursor(Cursor(False, source.mark, key), source.key_types))
+    if refused:
+        with pytest.raises(InvalidCursor):
+            await CursorPagination().paginate(statement, params, session=postgres_session)
+        await postgres_session.rollback()
+    else:
+        await CursorPagination().paginate(statement, params, session=postgres_session)
+    assert len((await CursorPagination().paginate(statement, session=postgres_session)).results) == 11
 
 
 class MessageOut(BaseModel):
