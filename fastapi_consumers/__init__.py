@@ -17,9 +17,11 @@ from .exceptions import (
     HTTPError,
     ImproperlyConfigured,
     InternalError,
+    InvalidCursor,
     InvalidData,
     InvalidFrame,
     InvalidGroup,
+    InvalidPage,
     MessageTooBig,
     NotAuthenticated,
     NotFound,
@@ -30,6 +32,7 @@ from .exceptions import (
 )
 from .marks import action, event
 from .messages import Position
+from .pagination import CursorPagination, LimitOffsetPagination, PageNumberPagination
 from .publisher import Publisher, SyncPublisher
 from .routing import add_routes, path
 from .runtime import Consumers, get_consumers
@@ -45,6 +48,7 @@ __all__ = [
     "Consumer",
     "ConsumerError",
     "Consumers",
+    "CursorPagination",
     "DenyConnection",
     "GroupConsumer",
     "GroupFull",
@@ -52,13 +56,17 @@ __all__ = [
     "HistoryUnavailable",
     "ImproperlyConfigured",
     "InternalError",
+    "InvalidCursor",
     "InvalidData",
     "InvalidFrame",
     "InvalidGroup",
+    "InvalidPage",
     "JSONConsumer",
+    "LimitOffsetPagination",
     "MessageTooBig",
     "NotAuthenticated",
     "NotFound",
+    "PageNumberPagination",
     "PermissionDenied",
     "PersonConsumer",
     "Position",

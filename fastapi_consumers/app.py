@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
+from .action_pagination import checked_pagination
 from .authentication import compile_authentications
 from .backends import HistoryBackend, history_backend
 from .codecs import encode_json
@@ -43,6 +44,7 @@ def add_consumers(
     permission_classes: Sequence[Any] = (),
     throttle_classes: Sequence[Any] = (),
     connection_throttle_classes: Sequence[Any] = (),
+    pagination_class: Any = None,
     exception_handlers: Mapping[type[Exception], ExceptionHandler] | None = None,
     add_exception_handlers: bool = True,
     allowed_origins: Sequence[str] | None = None,
@@ -64,6 +66,7 @@ def add_consumers(
             ``transport`` of your own has its own.
         history_url: where groups with ``history`` keep it, if not at ``url``: ``redis://…``,
             ``sqlite+aiosqlite:///chat.db``, ``postgresql://…``, or a ``HistoryStore`` of your own.
+        pagination_class: how consumers page that do not say otherwise: a class, or an instance with other settings.
         exception_handlers: exception class to ``async def handler(consumer, exc) -> ConsumerError | None``.
         add_exception_handlers: let HTTP endpoints answer a ``ConsumerError`` with its HTTP status as JSON, and other
             WebSocket endpoints close with its code. ``False`` leaves that to handlers of your own.
@@ -88,6 +91,7 @@ def add_consumers(
         connection_throttles=_compiled(
             _throttles("app:connect"), connection_throttle_classes, "connection_throttle_classes", problems
         ),
+        pagination=checked_pagination(pagination_class, "add_consumers()", problems),
         exception_handlers={} if problems else dict(exception_handlers or {}),
         allowed_origins=tuple(allowed_origins) if allowed_origins is not None else None,
         accept_refused=accept_refused,

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .action_pagination import checked_pagination
 from .actions import Action
 from .authentication import authentication_of
 from .dependencies import Dependencies
@@ -14,6 +15,7 @@ from .exceptions import Problem
 from .groups import GroupTemplate
 from .history import History
 from .options import LIMIT_NAMES, limit_mistake
+from .pagination import BasePagination
 from .permissions import BasePermission, compile_permissions, permission_of
 from .throttling import BaseThrottle, compile_throttles, throttle_of
 
@@ -25,6 +27,7 @@ OPTION_NAMES = (
     *LIMIT_NAMES,
     "groups",
     "history",
+    "pagination_class",
     "dependencies",
     "request_serializer_class",
     "response_serializer_class",
@@ -159,6 +162,10 @@ class Attributes:
             self._mistake(name, where, value, "True or False", f"write `{name} = True`")
             return None
         return value
+
+    def pagination(self) -> BasePagination | None:
+        value, where = self._find("pagination_class")
+        return checked_pagination(value, where, self._problems)
 
     def dependencies(self) -> Dependencies | None:
         entries, where = self._list("dependencies", "Depends(...)")

@@ -1,11 +1,15 @@
 """The actions that the framework brings along, for consumers that have none of the same name themselves."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import create_model
+
 from .actions import Action, compile_action
-from .exceptions import NotFound, Problem
+from .exceptions import NotFound, PermissionDenied, Problem
 from .marks import ActionMark
+from .pagination import CursorPagination, PageParams, pagination_for_streams
 from .types import RequestId
 
 
@@ -18,6 +22,27 @@ async def _cancel(consumer: Any, request_id: RequestId) -> None:
     """Cancel the request of this id; it ends with the error ``cancelled``. Handled ahead of requests that wait."""
     if not consumer.connection.dispatcher.cancel(request_id):
         raise nothing_to_cancel()
+
+
+async def _history(consumer: Any, data: Any) -> Any:
+    """Events of the past of a group that the consumer is in, the newest first."""
+    group = data.group if data.group is not None else consumer._default_group()
+    if group not in consumer.group_names:
+        raise PermissionDenied("Only a member of this group can read its history.", code="not_a_member")
+    paginator = pagination_for_streams(consumer.connection.plan.pagination, CursorPagination)
+    return await paginator.paginate(consumer.consumers.history(group), data)
+
+
+@functools.cache
+def history_action(params: type[PageParams]) -> Action:
+    """``history`` with the parameters of a pagination class, and the ``group``."""
+    model = create_model("HistoryParams", __base__=params, group=(str | None, None))
+
+    async def history(consumer: Any, data: Any) -> Any:
+        return await _history(consumer, data)
+
+    history.__annotations__["data"] = model
+    return _builtin("history", history)
 
 
 def _builtin(name: str, function: Any) -> Action:

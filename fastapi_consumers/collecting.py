@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from .action_pagination import check_pagination, with_pagination
 from .actions import Action, Unresolved, compile_action
 from .attributes import OPTION_NAMES, Attributes, action_permissions, action_throttles
 from .authentication import authentication_of
@@ -39,7 +40,7 @@ HOOKS = (
 )
 
 #: Attributes that consumers are going to have: an action of such a name would stand in their way.
-RESERVED = frozenset({"presence", "get_presence", "pagination_class"})
+RESERVED = frozenset({"presence", "get_presence"})
 
 
 class Locals(NamedTuple):
@@ -134,6 +135,7 @@ def collect(declared: Declared) -> tuple[ConsumerOptions, list[Problem]]:
         ),
         action_permissions=MappingProxyType(action_permissions(actions, problems)),
         action_throttles=MappingProxyType(action_throttles(actions, scope, problems)),
+        pagination=check_pagination(actions, get.pagination(), problems),
         dependencies=get.dependencies(),
         request_serializer_class=get.serializer("request_serializer_class", BaseModel),
         response_serializer_class=get.serializer("response_serializer_class", ResponseSerializer),
@@ -258,6 +260,8 @@ def _actions(declared: Declared, problems: list[Problem], unresolved: list[tuple
                     localns=_names(declared, method),
                     problems=problems,
                 )
+                if action is not None:
+                    action = with_pagination(action, where, problems)
             except Unresolved as error:
                 unresolved.append((where, str(error)))
         if action is not None:

@@ -10,6 +10,8 @@
     └── ConsumerError                    "consumer_error"       1008
         ├── InvalidFrame                 "invalid_frame"        4400
         ├── InvalidData                  "invalid_data"         4400
+        │   ├── InvalidCursor            "invalid_cursor"       4400
+        │   └── InvalidPage              "invalid_page"         4400
         ├── InvalidGroup                 "invalid_group"        4400
         ├── ActionNotFound               "action_not_found"     4400
         ├── ActionDisabled               "action_disabled"      4403
@@ -161,6 +163,20 @@ class InvalidData(_CodedError):
     default_message = "The data is not valid."
     default_close_code = CloseCode.BAD_FRAMES
     http_status = 422
+
+
+class InvalidCursor(InvalidData):
+    """The cursor is no cursor, or one of another listing, of another order, or of an earlier life of a stream."""
+
+    default_code = "invalid_cursor"
+    default_message = "The cursor is not valid. Begin with the first page."
+
+
+class InvalidPage(InvalidData):
+    """There is no page of this number."""
+
+    default_code = "invalid_page"
+    default_message = "There is no such page."
 
 
 class InvalidGroup(_CodedError):

@@ -19,6 +19,7 @@ class ActionMark:
     name: str | None = None
     permission_classes: tuple[Any, ...] = ()
     throttle_classes: tuple[Any, ...] = ()
+    pagination_class: Any = None
     concurrent: bool = False
     timeout: float | None = None
     deprecated: bool = False
@@ -36,6 +37,7 @@ def action(
     *,
     permission_classes: Sequence[Any] = (),
     throttle_classes: Sequence[Any] = (),
+    pagination_class: Any = None,
     concurrent: bool = False,
     timeout: float | timedelta | None = None,
     deprecated: bool = False,
@@ -47,6 +49,7 @@ def action(
     *,
     permission_classes: Sequence[Any] = (),
     throttle_classes: Sequence[Any] = (),
+    pagination_class: Any = None,
     concurrent: bool = False,
     timeout: float | timedelta | None = None,
     deprecated: bool = False,
@@ -58,6 +61,7 @@ def action(
         name: the wire name; the method's own by default.
         permission_classes: checked besides the consumer's.
         throttle_classes: counted besides the consumer's.
+        pagination_class: how its results are paged, in place of the consumer's.
         concurrent: run beside the connection's other actions, at most ``max_concurrent_actions`` at a time.
         timeout: seconds after which the action is cancelled and answered with the error ``timeout``.
         deprecated: say so in the schema, and log each use.
@@ -68,7 +72,9 @@ def action(
     """
     if callable(name):
         return action()(name)
-    mark = make_mark(name, permission_classes, throttle_classes, concurrent, timeout, deprecated, enabled)
+    mark = make_mark(
+        name, permission_classes, throttle_classes, pagination_class, concurrent, timeout, deprecated, enabled
+    )
 
     def decorate(function: Any) -> Any:
         return _mark(function, ACTION_MARK, mark, "@action")
@@ -80,6 +86,7 @@ def make_mark(
     name: Any,
     permission_classes: Sequence[Any],
     throttle_classes: Sequence[Any],
+    pagination_class: Any,
     concurrent: bool,
     timeout: Any,
     deprecated: bool,
@@ -108,6 +115,7 @@ def make_mark(
         name=name,
         permission_classes=lists[0],
         throttle_classes=lists[1],
+        pagination_class=pagination_class,
         concurrent=bool(concurrent),
         timeout=None if seconds is None else float(seconds),
         deprecated=bool(deprecated),

@@ -14,6 +14,7 @@ from .backlog import OVERFLOWS, Overflow
 from .dependencies import Dependencies
 from .groups import GroupTemplate
 from .history import History
+from .pagination import BasePagination
 from .permissions import BasePermission
 from .serializers import ResponseSerializer
 from .throttling import BaseThrottle
@@ -104,6 +105,7 @@ class ConsumerOptions:
     #: Wire name to what the action adds to the consumer's own; actions that add nothing are left out.
     action_permissions: Mapping[str, tuple[BasePermission, ...]] = field(default_factory=lambda: MappingProxyType({}))
     action_throttles: Mapping[str, tuple[BaseThrottle, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    pagination: BasePagination | None = None
     dependencies: Dependencies | None = None
     request_serializer_class: type[Any] | None = None
     response_serializer_class: type[ResponseSerializer] | None = None
@@ -135,6 +137,8 @@ class ConsumerOptions:
         ):
             if policies is not None:
                 lines += _rows(label, [repr(policy) for policy in policies] or ["none"])
+        if self.pagination is not None:
+            lines += _rows("pagination", [repr(self.pagination)])
         for label, serializer in (
             ("request serializer", self.request_serializer_class),
             ("response serializer", self.response_serializer_class),

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Required, get_args, get_origin
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_json
@@ -133,6 +133,12 @@ def payload_of(parameters: list[inspect.Parameter], where: str, problems: list[P
             )
         )
         return None
+
+
+def then(payload: Payload, function: Callable[[Any], Any]) -> Payload:
+    """The payload with ``function`` called on the whole of it when it is valid."""
+    annotation: Any = Annotated[payload.annotation, AfterValidator(function)]
+    return payload._replace(annotation=annotation, adapter=_adapter(annotation))
 
 
 def _fields_payload(parameters: list[inspect.Parameter]) -> Payload:

@@ -8,10 +8,12 @@ from typing import Any
 
 from .actions import Action
 from .authentication import BaseAuthentication
+from .builtin_actions import history_action
 from .codecs import encode_json, encode_msgpack, msgpack_available
 from .messages import Frame, bytes_frame, text_frame
 from .metaclass import resolve
 from .options import ConsumerOptions, ExceptionHandler, Limits
+from .pagination import BasePagination, CursorPagination, pagination_for_streams
 from .permissions import BasePermission
 from .protocols import (
     JSON_FRAMER,
@@ -35,6 +37,7 @@ class Defaults:
     permissions: tuple[BasePermission, ...] = ()
     throttles: tuple[BaseThrottle, ...] = ()
     connection_throttles: tuple[BaseThrottle, ...] = ()
+    pagination: BasePagination | None = None
     exception_handlers: Mapping[type[Exception], ExceptionHandler] = dataclasses.field(default_factory=dict)
     #: ``None``: the same host as the request's.
     allowed_origins: tuple[str, ...] | None = None
@@ -64,11 +67,15 @@ class Plan:
         self.permissions = _choose(options.permissions, defaults.permissions)
         self.throttles = _choose(options.throttles, defaults.throttles)
         self.connection_throttles = _choose(options.connection_throttles, defaults.connection_throttles)
+        self.pagination = options.pagination if options.pagination is not None else defaults.pagination
         self.exception_handlers = (options.exception_handlers, defaults.exception_handlers)
         self.allowed_origins = (
             options.allowed_origins if options.allowed_origins is not None else defaults.allowed_origins
         )
         self.accept_refused = options.accept_refused if options.accept_refused is not None else defaults.accept_refused
+        if builtins and options.history is not None:
+            params = pagination_for_streams(self.pagination, CursorPagination).Params
+            builtins = {**builtins, "history": history_action(params)}
         self.actions = {
             name: self._plan_action(name, action) for name, action in {**builtins, **options.actions}.items()
         }

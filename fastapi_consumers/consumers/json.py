@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -13,6 +13,16 @@ from ..exceptions import InvalidFrame
 from ..marks import make_mark
 from ..messages import Event
 from ..metaclass import register_action
+from ..pagination import (
+    BasePagination,
+    CountedPage,
+    CursorParams,
+    LimitOffsetParams,
+    Page,
+    PageNumberParams,
+    PageParams,
+    pagination_for,
+)
 from ..protocols import MSGPACK_SUBPROTOCOL
 from ..serializers import ResponseSerializer
 from ..types import CloseCode
@@ -36,6 +46,8 @@ class JSONConsumer(Consumer, abstract=True):
     #: The shape of what comes in and of what goes out; the native envelopes by default.
     request_serializer_class: ClassVar[type[BaseModel] | None]
     response_serializer_class: ClassVar[type[ResponseSerializer] | None]
+    #: How :meth:`paginate` pages: a class, or an instance with other settings.
+    pagination_class: ClassVar[type[BasePagination] | BasePagination | None]
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         dispatcher, packed = self._connection.dispatcher, self._connection.subprotocol == MSGPACK_SUBPROTOCOL
@@ -93,6 +105,29 @@ class JSONConsumer(Consumer, abstract=True):
         assert framer is not None
         await self._connection.send_frame(framer.event(Event(event, codecs.encode_json(data))))
 
+    @overload
+    async def paginate(self, source: Any, params: CursorParams, *, session: Any = None) -> Page[Any]: ...
+    @overload
+    async def paginate(
+        self, source: Any, params: LimitOffsetParams | PageNumberParams, *, session: Any = None
+    ) -> CountedPage[Any]: ...
+    @overload
+    async def paginate(self, source: Any, params: PageParams, *, session: Any = None) -> Page[Any]: ...
+    async def paginate(self, source: Any, params: PageParams, *, session: Any = None) -> Any:
+        """One page of ``source``.
+
+        The ``pagination_class`` of the action decides how, else the consumer's, else the application's; one that pages
+        by other parameters than these is passed over for the one that they belong to.
+
+        Args:
+            source: a sequence, an async iterable, a ``select()`` of SQLAlchemy, or a stream: see
+                :meth:`BasePagination.paginate() <fastapi_consumers.pagination.BasePagination.paginate>`, also for
+                what is raised.
+            params: what the client sent: an instance of the pagination class's ``Params``.
+            session: for a ``select()``.
+        """
+        return await pagination_for(params, self._connection.plan.pagination).paginate(source, params, session=session)
+
     @classmethod
     def action(
         cls,
@@ -101,6 +136,7 @@ class JSONConsumer(Consumer, abstract=True):
         *,
         permission_classes: Sequence[Any] = (),
         throttle_classes: Sequence[Any] = (),
+        pagination_class: Any = None,
         concurrent: bool = False,
         timeout: float | timedelta | None = None,
         deprecated: bool = False,
@@ -112,7 +148,9 @@ class JSONConsumer(Consumer, abstract=True):
         """
         if callable(name):
             raise TypeError(f"write @{cls.__name__}.action() with parentheses; found a function as its name: {name!r}")
-        mark = make_mark(name, permission_classes, throttle_classes, concurrent, timeout, deprecated, enabled)
+        mark = make_mark(
+            name, permission_classes, throttle_classes, pagination_class, concurrent, timeout, deprecated, enabled
+        )
 
         def decorate(function: F) -> F:
             register_action(cls, function, mark)

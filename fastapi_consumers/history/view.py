@@ -1,6 +1,7 @@
 """Reading one group's history: what consumers and HTTP handlers see of a store."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from .base import History, HistoryStore, Stored
 MAX_READ = 1000
 
 
-class HistoryEvent(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HistoryEvent:
     """One event of the past. ``at`` is when it was broadcast, in UTC; ``data`` is what JSON made of its data."""
 
     event: str

@@ -499,16 +499,10 @@ async def test_every_close_code_that_can_be_sent_is(connect, code):
 # Options that do nothing yet
 
 
-class Paginator:
-    pass
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("presence", True),
-        ("pagination_class", "x"),
-        ("pagination_class", Paginator),
     ],
 )
 def test_an_option_that_is_not_supported_yet_is_refused(name, value):

@@ -19,8 +19,11 @@ from fastapi_consumers import (
     Consumer,
     ConsumerError,
     Consumers,
+    CursorPagination,
     GroupConsumer,
     JSONConsumer,
+    LimitOffsetPagination,
+    PageNumberPagination,
     PermissionDenied,
     PersonConsumer,
     Position,
@@ -35,6 +38,7 @@ from fastapi_consumers import (
 )
 from fastapi_consumers.authentication import BaseAuthentication
 from fastapi_consumers.connection import Connection
+from fastapi_consumers.pagination import CountedPage, CursorParams, Page, PageRequest
 from fastapi_consumers.permissions import AllowAny, BasePermission, IsAuthenticated
 from fastapi_consumers.serializers import FlatRequest, ResponseSerializer
 from fastapi_consumers.testing import WebsocketCommunicator
@@ -177,6 +181,46 @@ async def keeps(room: Room) -> None:
     await room.post(1)  # type: ignore[arg-type]
 
 
+class Found(CursorPagination.Params):
+    author: str | None = None
+
+
+class Feed(CursorPagination):
+    page_size = 5
+    ordering = ["-created"]
+    cursor_param = "after"
+
+
+class Archive(JSONConsumer):
+    pagination_class = CursorPagination(page_size=50, max_page_size=200)
+
+    @action
+    async def search(self, data: Found) -> Page[Said]:
+        assert_type(data.cursor, str | None)
+        return await self.paginate([Said(id=1, text="x")], data)
+
+    @action(pagination_class=PageNumberPagination)
+    async def numbered(self, data: PageNumberPagination.Params) -> CountedPage[Said]:
+        return await self.paginate((), data)
+
+    @action(pagination_class=LimitOffsetPagination(page_size=5))
+    async def offset(self, data: LimitOffsetPagination.Params) -> CountedPage[Said]:
+        assert_type(data.offset, int)
+        return await self.paginate((), data)
+
+    @action(pagination_class=Feed)
+    async def feed(self, data: Feed.Params) -> Page[Said]:
+        return await self.paginate((), data)
+
+    @action
+    async def whichever(self, data: PageRequest) -> Page[Said]:
+        return await self.paginate((), data)
+
+    @action
+    async def wrong(self, data: CursorParams) -> CountedPage[Said]:
+        return await self.paginate((), data)  # type: ignore[return-value]
+
+
 class Flat(JSONConsumer):
     class response_serializer_class(ResponseSerializer):
         action: str | None
@@ -246,6 +290,7 @@ consumers = add_consumers(
     authentication_classes=[BearerTokenAuthentication],
     permission_classes=[IsAuthenticated],
     throttle_classes=["20/second"],
+    pagination_class=CursorPagination,
     exception_handlers={DatabaseError: on_database_error},
     allowed_origins=["https://example.com"],
     max_message_size=4096,
