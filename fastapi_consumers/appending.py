@@ -1,12 +1,13 @@
 """Keeping an event and handing it on: what a broadcast to a group with history is, inside of an application or not."""
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from .addressing import GROUP
 from .exceptions import BrokerUnavailable
 from .history import History, HistoryStore
 from .messages import Position
-from .packets import Packet, encode_packet, with_position
+from .packets import Packet, encode_packet
 from .transports import Transport
 
 logger = logging.getLogger(__name__)
@@ -17,12 +18,20 @@ class Appender:
 
     Args:
         publishes: whether the store hands its packets to the transport's server by itself.
+        publish: hands on a packet that the store does not, encoded or not.
     """
 
-    def __init__(self, store: HistoryStore, transport: Transport, publishes: bool) -> None:
+    def __init__(
+        self,
+        store: HistoryStore,
+        transport: Transport,
+        publishes: bool,
+        publish: Callable[[str, Packet, Position, bytes], Awaitable[None]],
+    ) -> None:
         self.store = store
         self._transport = transport
         self._publishes = publishes
+        self._publish = publish
         #: Events that were kept, but could not be handed on at once.
         self.unpublished = 0
 
@@ -40,7 +49,7 @@ class Appender:
         )
         if is_new and channel is None:
             try:
-                await self._transport.publish(topic, with_position(position, encoded))
+                await self._publish(topic, packet, position, encoded)
             except BrokerUnavailable as error:
                 self.unpublished += 1
                 logger.warning("an event of %r is kept, and delivered once the broker is back: %s", group, error)

@@ -16,7 +16,7 @@ from .exceptions import GroupFull, TooManyGroups
 from .fanning import Fanning, Held, Member, tell
 from .history import History, HistoryStore
 from .messages import Notice, Position
-from .packets import BadPacket, Packet, decode_packet, encode_packet, split_position
+from .packets import BadPacket, Packet, decode_packet, encode_packet, split_position, with_position
 from .streams import Recovery, Stream, Streams
 from .transports import Transport
 
@@ -73,7 +73,9 @@ class Hub:
     ) -> None:
         self.transport = transport
         self.streams = Streams(store, self._hand_on_stream, self._tell) if store is not None else None
-        self.appender = Appender(store, transport, store_publishes) if store is not None else None
+        self.appender = (
+            Appender(store, transport, store_publishes, self._publish_appended) if store is not None else None
+        )
         self.process = secrets.token_hex(6)
         self._numbers = count(1)
         self._topics: dict[str, _Topic] = {}
@@ -230,7 +232,10 @@ class Hub:
 
     async def publish(self, topic: str, packet: Packet) -> None:
         """Hand the packet to all processes. Raises ``BrokerUnavailable`` if that is not possible."""
-        await self.transport.publish(topic, encode_packet(packet))
+        if self.transport.is_direct:
+            await self._take(topic, packet, None)
+        else:
+            await self.transport.publish(topic, encode_packet(packet))
 
     async def send(self, channel: str, packet: Packet) -> None:
         """Hand the packet to one channel, wherever it is; nothing happens if there is none of that name."""
@@ -252,10 +257,28 @@ class Hub:
             self.streams.heal_all((group,))
         return position
 
+    async def _publish_appended(self, topic: str, packet: Packet, position: Position, encoded: bytes) -> None:
+        if self.transport.is_direct:
+            await self._take(topic, packet, position)
+        else:
+            await self.transport.publish(topic, with_position(position, encoded))
+
     async def _deliver(self, topic: str, data: bytes) -> None:
         try:
             position, data = split_position(data)
             packet = decode_packet(data)
+        except BadPacket as error:
+            self._drop(topic, error)
+        else:
+            await self._take(topic, packet, position)
+
+    def _drop(self, topic: str, error: BadPacket) -> None:
+        self.bad_packets += 1
+        logger.warning("dropped a packet for %r: %s", topic, error)
+
+    async def _take(self, topic: str, packet: Packet, position: Position | None) -> None:
+        """A packet has arrived: hand it to whom it is for."""
+        try:
             if packet.only is not None:
                 member = self._channels.get(packet.only)
                 if member is not None:
@@ -273,10 +296,13 @@ class Hub:
                 fanning = Fanning(packet, group, position.offset, found.stream.late)
             else:
                 return
-            await self._hand_on(found, fanning)
+            members = found.snapshot()
+            if len(members) <= FAN_OUT_CHUNK and not found.fanning_out:
+                fanning.hand_over(members)
+            else:
+                await self._fan_out(found, fanning)
         except BadPacket as error:
-            self.bad_packets += 1
-            logger.warning("dropped a packet for %r: %s", topic, error)
+            self._drop(topic, error)
 
     async def _hand_on(self, found: _Topic, fanning: Fanning) -> None:
         members = found.snapshot()

@@ -18,6 +18,9 @@ class Transport(ABC):
 
     #: Whether publishing reaches other processes.
     is_distributed: bool = False
+    #: Whether ``publish`` does nothing but hand the packet back, at once, if its topic is subscribed: then whoever
+    #: opened it may do that without it, and without making bytes of it.
+    is_direct: bool = False
 
     #: Told of the topics whose packets may have been lost. Set by who opens the transport; one that can lose packets
     #: without an error, and knows when, calls it.

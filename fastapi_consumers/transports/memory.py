@@ -6,6 +6,8 @@ from .base import Deliver, Transport
 class MemoryTransport(Transport):
     """Delivers within the process, before ``publish`` returns. No server, nothing to lose, nothing shared."""
 
+    is_direct = True
+
     def __init__(self) -> None:
         self._deliver: Deliver | None = None
         self._topics: set[str] = set()
