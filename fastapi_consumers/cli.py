@@ -21,7 +21,7 @@ from pydantic_core import from_json
 from starlette.applications import Starlette
 
 from .addressing import Addressed, event_for, event_for_group
-from .exceptions import ConsumerError, ImproperlyConfigured, InvalidGroup
+from .exceptions import BrokerUnavailable, ConsumerError, ImproperlyConfigured
 from .publisher import Publisher
 from .routing import RoutedConsumer, routed_consumers
 
@@ -32,10 +32,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except ImproperlyConfigured as error:
             raise click.UsageError(str(error)) from None
-        except InvalidGroup as error:
-            raise click.UsageError(str(error)) from None
-        except ConsumerError as error:
+        except BrokerUnavailable as error:
             raise click.ClickException("\n".join([str(error), *getattr(error, "__notes__", ())])) from None
+        except ConsumerError as error:
+            raise click.UsageError(str(error)) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

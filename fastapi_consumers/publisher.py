@@ -8,7 +8,7 @@
     with SyncPublisher("redis://localhost:6379/0") as publish:
         publish.broadcast("chat.lobby", "announced", {"text": "hi"})
 
-Both connect when something is published, not before, and subscribe to nothing. They may be used again after ``close``.
+Both connect when something is published, not before, and receive nothing. They may be used again after ``close``.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ STOP_TIMEOUT = 5.0
 
 
 class Publisher:
-    """Publishes to the consumers of an application that runs elsewhere, and never subscribes.
+    """Publishes to the consumers of an application that runs elsewhere.
 
     Every method raises ``BrokerUnavailable`` within ``broker_timeout`` if what it publishes cannot be handed on; it may
     have been all the same. What is published one call after another arrives in that order.
@@ -108,10 +108,16 @@ class Publisher:
         await self.close()
 
     async def broadcast(
-        self, group: str, event: str, data: Any = None, *, exclude: str | None = None
+        self,
+        group: str,
+        event: str,
+        data: Any = None,
+        *,
+        exclude: str | None = None,
+        coalesce_key: str | None = None,
     ) -> Position | None:
         """Send an event to all members of a group. As ``Consumers.broadcast``."""
-        await self.publish(event_for_group(group, event, data, exclude=exclude))
+        await self.publish(event_for_group(group, event, data, exclude=exclude, coalesce_key=coalesce_key))
         return None
 
     async def send(self, event: str, data: Any = None, *, user: Any = None, channel: str | None = None) -> None:
@@ -236,9 +242,17 @@ class SyncPublisher:
     ) -> None:
         self.close()
 
-    def broadcast(self, group: str, event: str, data: Any = None, *, exclude: str | None = None) -> Position | None:
+    def broadcast(
+        self,
+        group: str,
+        event: str,
+        data: Any = None,
+        *,
+        exclude: str | None = None,
+        coalesce_key: str | None = None,
+    ) -> Position | None:
         """Send an event to all members of a group. As ``Consumers.broadcast``."""
-        self._publish(event_for_group(group, event, data, exclude=exclude))
+        self._publish(event_for_group(group, event, data, exclude=exclude, coalesce_key=coalesce_key))
         return None
 
     def send(self, event: str, data: Any = None, *, user: Any = None, channel: str | None = None) -> None:
@@ -350,7 +364,7 @@ def _transport(url: Any, transport: Any, broadcast: Any, broker_timeout: float |
         if not isinstance(broadcast, Broadcast):
             fix = 'write broadcast=Broadcast("postgres://…")'
             raise _mistake("bad-broadcast", repr(broadcast), "a broadcaster.Broadcast", fix)
-        return BroadcasterTransport(broadcast)
+        return BroadcasterTransport(broadcast, broker_timeout=seconds_of(broker_timeout))
     if transport is not None and not isinstance(transport, Transport):
         raise _mistake("bad-transport", repr(transport), "an instance of Transport", "derive it from Transport")
     found: Transport = transport if transport is not None else transport_of(url, broker_timeout=broker_timeout)

@@ -86,7 +86,7 @@ def run(url: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[s
     def run(*arguments: str, input: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         return subprocess.run(
-            [sys.executable, "-X", "dev", "-W", "error", *arguments], cwd=tmp_path, input=input, text=True,
+            [sys.executable, "-W", "error", *arguments], cwd=tmp_path, input=input, text=True,
             capture_output=True, timeout=40, check=False,
             env={**os.environ, "PYTHONPATH": paths, "URL": url, **environment},
         )  # fmt: skip

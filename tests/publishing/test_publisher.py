@@ -7,7 +7,15 @@ import time
 import pytest
 from broadcaster import Broadcast
 
-from fastapi_consumers import BrokerUnavailable, ImproperlyConfigured, InvalidGroup, Publisher, SyncPublisher, publisher
+from fastapi_consumers import (
+    BrokerUnavailable,
+    ImproperlyConfigured,
+    InvalidGroup,
+    MessageTooBig,
+    Publisher,
+    SyncPublisher,
+    publisher,
+)
 from fastapi_consumers.testing import WebsocketCommunicator, lifespan
 from fastapi_consumers.transports import MemoryTransport, RedisTransport
 
@@ -42,6 +50,22 @@ async def test_another_process_reaches_the_sockets_of_an_app_by_group_user_and_c
     assert (result.returncode, result.stderr) == (0, "")
     await everything_arrives(ann)
     assert connections() == 0
+
+
+async def test_another_process_reaches_them_through_postgresql(postgres_url, make_app, run):
+    url = f"{postgres_url}?prefix=publisher:"
+    app = make_app(url=url)
+    async with lifespan(app), WebsocketCommunicator(app, "/a", headers={"x-user": "ann"}) as client:
+        channel = (await client.receive_json_from())["data"]
+        result = await asyncio.to_thread(run, "-c", SCRIPT, CHANNEL=channel, URL=url)
+        assert (result.returncode, result.stderr) == (0, "")
+        await everything_arrives(client)
+
+
+async def test_what_the_broker_cannot_carry_is_refused(postgres_url):
+    async with Publisher(postgres_url) as publish:
+        with pytest.raises(MessageTooBig):
+            await publish.broadcast("room.a", "said", "x" * 10_000)
 
 
 async def test_it_connects_when_it_publishes_with_one_connection_and_subscribes_to_nothing(url, broker, connections):
@@ -205,6 +229,7 @@ async def test_what_is_open_is_not_closed_under_a_call_that_uses_it(ann, url, mo
         ({"url": "http://:secret@localhost"}, "bad-url"),
         ({"url": "redis://:12/secret@localhost"}, "bad-url"),
         ({"url": "redis://localhost", "broker_timeout": 0}, "bad-broker-timeout"),
+        ({"broadcast": Broadcast("memory://"), "broker_timeout": None}, "bad-broker-timeout"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_when_it_is_made(kind, arguments, code):
