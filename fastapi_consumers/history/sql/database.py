@@ -248,13 +248,17 @@ def _ignore(task: asyncio.Task[Any]) -> None:
 
 
 def _on_connect(connection: Any, record: Any) -> None:
-    # Python's module would begin transactions by itself, and not the kind that is wanted.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    # Readers and the one writer do not wait for each other then. It stays so for the file.
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
+    try:
+        # Python's module would begin transactions by itself, and not the kind that is wanted.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        # Readers and the one writer do not wait for each other then. It stays so for the file.
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.close()
+    except BaseException:
+        connection.close()  # It has a thread, and nobody else knows of it yet.
+        raise
 
 
 def _on_begin(connection: Any) -> None:
