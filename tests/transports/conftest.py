@@ -179,8 +179,13 @@ class Sentinels:
         return self.master.subscribed(prefix)
 
     def kill_subscribers(self) -> int:
-        # The sentinels are subscribed too, and come back.
-        return self.master.kill_subscribers()
+        """But not the sentinels, which are subscribed too, and would take it for the master's end."""
+        master, killed = self.master, 0
+        for line in master.admin("CLIENT", "LIST", "TYPE", "pubsub").splitlines():
+            found = dict(item.partition("=")[::2] for item in line.split())
+            if not found["name"].startswith("sentinel-"):
+                killed += master.admin("CLIENT", "KILL", "ID", found["id"])
+        return killed
 
     def kill_sentinel(self) -> None:
         process = self._processes.pop(0)

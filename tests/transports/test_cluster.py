@@ -255,6 +255,20 @@ async def test_a_failover_by_hand_moves_the_topics_to_the_new_master(make_cluste
         await told.all_are_heard()
 
 
+async def test_a_user_needs_no_more_than_is_documented(cluster, prefix):
+    commands = ["+spublish", "+ssubscribe", "+sunsubscribe", "+ping", "+cluster|slots"]
+    for node in cluster.nodes:
+        node.admin("ACL", "SETUSER", prefix, "on", ">secret", f"&{prefix}*", *commands)
+    name = prefix.replace(":", "%3A")
+    transport = RedisTransport(cluster.url.replace("://", f"://{name}:secret@"), prefix=prefix)
+    await works(transport)
+    for node in cluster.nodes:
+        node.admin("ACL", "SETUSER", prefix, "-ssubscribe")
+    assert "ssubscribe" in await fails_to_open(transport, ImproperlyConfigured)
+    for node in cluster.nodes:
+        node.admin("ACL", "DELUSER", prefix)
+
+
 async def test_a_url_for_a_cluster_that_names_a_server_is_told(broker):
     text = await fails_to_open(RedisTransport(f"redis+cluster://127.0.0.1:{broker.port}"), ImproperlyConfigured)
     assert "broker-not-cluster" in text

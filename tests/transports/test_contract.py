@@ -12,7 +12,7 @@ from broadcaster import Broadcast
 from fastapi_consumers.exceptions import BrokerUnavailable
 from fastapi_consumers.transports import MemoryTransport, RedisTransport
 from fastapi_consumers.transports.broadcaster import BroadcasterTransport
-from tests.transports.tools import Received, opened, until, until_end
+from tests.transports.tools import Received, opened, subscribe_ends, until, until_end
 
 
 class Backend:
@@ -75,7 +75,7 @@ def received():
 async def transport(make_transport, received):
     transport = make_transport()
     await transport.open(received.deliver)
-    await transport.subscribe("end")
+    await subscribe_ends(transport)
     yield transport
     await transport.close()
 
@@ -151,7 +151,7 @@ async def test_it_can_be_opened_again_and_begins_without_subscriptions(transport
     await transport.subscribe("t")
     await transport.close()
     await transport.open(received.deliver)
-    await transport.subscribe("end")
+    await subscribe_ends(transport)
     await transport.publish("t", b"x")
     assert await until_end(transport, received) == []
     await transport.subscribe("t")
@@ -181,7 +181,7 @@ async def test_each_transport_has_its_own_subscribers_and_none_gets_anothers_top
     await two.open(in_two.deliver)
     for transport in (one, two):
         await transport.subscribe("t")
-        await transport.subscribe("end")
+        await subscribe_ends(transport)
     await one.publish("t", b"x")
     assert await until_end(one, in_one) == [("t", b"x")]
     assert await until_end(two, in_two) == []

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -520,62 +519,6 @@ def test_it_can_be_opened_in_one_event_loop_after_another(broker, prefix):
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:{port}/3", "valkey://localhost:{port}", "unix://{socket}?db=2"])
 async def test_each_kind_of_url_works(broker, prefix, url):
     await works(RedisTransport(url.format(port=broker.port, socket=broker.socket), prefix=prefix))
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    """A certificate for 127.0.0.1 that is its own CA, and its key."""
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=valkey", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
-    return certificate, key
-
-
-@pytest.fixture
-async def tls_port(broker, certificate):
-    """TLS in front of the server, whose own build has none."""
-    writers = set()
-
-    async def pipe(reader, writer):
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        writer.close()
-
-    async def serve(reader, writer):
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", broker.port)
-        writers.update((writer, inner_writer))
-        await asyncio.gather(pipe(reader, inner_writer), pipe(inner_reader, writer))
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-    for writer in writers:
-        writer.transport.abort()
-    await until(lambda: not any(task for task in asyncio.all_tasks() if "serve" in repr(task.get_coro())))
-
-
-@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
-async def test_tls_works_with_a_ca_of_ones_own(tls_port, certificate, prefix, scheme):
-    await works(RedisTransport(f"{scheme}://127.0.0.1:{tls_port}?ssl_ca_certs={certificate[0]}", prefix=prefix))
-
-
-async def test_a_certificate_that_cannot_be_verified_is_refused(tls_port, certificate):
-    text = await fails_to_open(RedisTransport(f"rediss://127.0.0.1:{tls_port}"), ImproperlyConfigured)
-    assert "broker-tls" in text
-    assert "ssl_ca_certs" in text
-    text = await fails_to_open(
-        RedisTransport(f"rediss://localhost:{tls_port}?ssl_ca_certs={certificate[0]}"), ImproperlyConfigured
-    )
-    assert "broker-tls" in text
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,31 @@ class Received:
         return self._queue.empty()
 
 
+def ends(transport):
+    """Topics on each connection that packets come over."""
+    client = getattr(transport, "client", None)
+    if client is None or not client.is_sharded:
+        return ["end"]
+    by_node = {client.node_of(transport._channel(f"end{number}")): f"end{number}" for number in range(64)}
+    return list(by_node.values())
+
+
+async def subscribe_ends(transport):
+    for end in ends(transport):
+        await transport.subscribe(end)
+
+
 async def until_end(transport, received):
-    """All that is delivered up to a last packet, which no other can overtake."""
-    await transport.publish("end", b"")
-    found = []
-    while (item := await received.next()) != ("end", b""):
-        found.append(item)
+    """All that is delivered up to a last packet, which no other over the same connection can overtake."""
+    waiting, found = set(ends(transport)), []
+    for end in waiting:
+        await transport.publish(end, b"")
+    while waiting:
+        topic, packet = await received.next()
+        if topic in waiting:
+            waiting.remove(topic)
+        else:
+            found.append((topic, packet))
     return found
 
 
