@@ -11,8 +11,8 @@ Broadcaster's public names are ``Broadcast``, ``Event`` and ``BroadcastBackend``
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -119,8 +119,9 @@ class Link:
     async def open(self) -> None:
         """Connect, and see that a message comes back. Raises what the backend raises, or ``Lost``."""
         if self.is_ours:
-            async with asyncio.timeout(self._timeout):
-                await self.broadcast.connect()
+            with _no_stray_cancellation():
+                async with asyncio.timeout(self._timeout):
+                    await self.broadcast.connect()
         self.listener = listener_of(self.broadcast)
         if self.listener is None:
             raise Disconnected("the Broadcast is not connected")
@@ -151,8 +152,8 @@ class Link:
     async def publish(self, channel: str, message: str) -> None:
         """Raises what the backend raises, ``TimeoutError`` included; then the connection is tried."""
         try:
-            async with asyncio.timeout(self._timeout):
-                async with self._turn or nullcontext():
+            with _no_stray_cancellation():
+                async with asyncio.timeout(self._timeout), self._turn or nullcontext():
                     await self.broadcast.publish(channel=channel, message=message)
         except Exception:
             self._suspect()
@@ -278,17 +279,18 @@ class Link:
     async def _disconnect(self) -> None:
         listener, current = self.listener, getattr(self.broadcast, "_listener_task", None)
         try:
-            async with asyncio.timeout(self._timeout):
-                if listener is not None and current is not listener:
-                    # Somebody has connected it again. What it has now is theirs.
-                    listener.cancel()
-                elif listener is not None and listener.cancelling():
-                    pass  # Somebody has disconnected it already.
-                elif listener is not None and not listener.done():
-                    await self.broadcast.disconnect()
-                else:
-                    # Its disconnect() would raise what the listener ended with, and leave the backend connected.
-                    await backend_of(self.broadcast).disconnect()
+            with _no_stray_cancellation():
+                async with asyncio.timeout(self._timeout):
+                    if listener is not None and current is not listener:
+                        # Somebody has connected it again. What it has now is theirs.
+                        listener.cancel()
+                    elif listener is not None and listener.cancelling():
+                        pass  # Somebody has disconnected it already.
+                    elif listener is not None and not listener.done():
+                        await self.broadcast.disconnect()
+                    else:
+                        # Its disconnect() would raise what the listener ended with, and leave the backend connected.
+                        await backend_of(self.broadcast).disconnect()
         except Exception as error:
             logger.debug("a Broadcast was not disconnected in order: %r", error)
 
@@ -319,6 +321,18 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
             task.cancel()
         await asyncio.wait(pending, timeout=0.1)
     await asyncio.gather(*tasks, return_exceptions=True)  # So that nobody misses what they raised.
+
+
+@contextmanager
+def _no_stray_cancellation() -> Iterator[None]:
+    """A client library may cancel what it waits for, as asyncpg does: then this task looks as if it were cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Lost("the client gave up") from error
 
 
 async def _first(*futures: "asyncio.Future[Any]", timeout: float | None) -> None:
