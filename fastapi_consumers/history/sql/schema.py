@@ -1,7 +1,7 @@
 """The tables of history in a database. Times are seconds since 1970, durations are seconds.
 
 A row of the events that is still there may be beyond its stream's size or older than its ttl: rows are deleted in
-numbers, and reads leave out what is not kept. The column of an event's offset is ``seq``, since OFFSET is a word of SQL.
+numbers, and reads leave out what is not kept. An event's offset is called ``seq``, since OFFSET is a word of SQL.
 """
 
 import re
