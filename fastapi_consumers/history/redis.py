@@ -1,5 +1,6 @@
 """History in Redis or Valkey: one script, and so one round trip, appends an event and publishes it."""
 
+import asyncio
 import json
 import logging
 import secrets
@@ -36,7 +37,8 @@ class RedisHistoryStore(HistoryStore):
     """Keeps the streams on one Redis (6.2 or newer) or Valkey server, which all processes share.
 
     Publishing and appending are one step: a packet that arrives can be read already, and packets arrive in the order of
-    their offsets. ``at`` is the server's time.
+    their offsets. Not so in a cluster, where a channel and a stream may be on different nodes: there ``publishes`` is
+    false. ``at`` is the server's time.
 
     Nothing stays for ever. Events without a ttl are gone when their group was not used for ``unused``: nobody appended,
     read, or asked for its position. So is the epoch, but if the ttl is longer, no sooner than that. What the server
@@ -50,7 +52,6 @@ class RedisHistoryStore(HistoryStore):
     """
 
     is_distributed = True
-    publishes = True
 
     def __init__(
         self,
@@ -66,6 +67,14 @@ class RedisHistoryStore(HistoryStore):
 
     def __repr__(self) -> str:
         return f"RedisHistoryStore({self.client.url!r})"
+
+    @property
+    def publishes(self) -> bool:  # type: ignore[override]
+        return not self._is_sharded
+
+    @property
+    def _is_sharded(self) -> bool:
+        return bool(getattr(self.client, "is_sharded", False))
 
     async def open(self) -> None:
         """Raises ``ImproperlyConfigured`` if the server refuses us or is too old, ``BrokerUnavailable`` if it does not
@@ -118,12 +127,17 @@ class RedisHistoryStore(HistoryStore):
         found: dict[str, Position] = {}
         for start in range(0, len(names), GROUPS_PER_SCRIPT):
             chunk = names[start : start + GROUPS_PER_SCRIPT]
-            keys = [key for group in chunk for key in self._keys(group)[:2]]
-            answer = await self.client.run_script(POSITIONS, keys, [self._unused])
-            for group, epoch, offset in zip(chunk, answer[::2], answer[1::2], strict=True):
-                if epoch is not None:
-                    found[group] = Position(epoch.decode(), offset)
+            # The keys of one script share a slot.
+            scripts = [[group] for group in chunk] if self._is_sharded else [chunk]
+            for answers in await asyncio.gather(*map(self._positions, scripts)):
+                found.update(answers)
         return found
+
+    async def _positions(self, groups: list[str]) -> dict[str, Position]:
+        keys = [key for group in groups for key in self._keys(group)[:2]]
+        answer = await self.client.run_script(POSITIONS, keys, [self._unused])
+        answers = zip(groups, answer[::2], answer[1::2], strict=True)
+        return {group: Position(epoch.decode(), offset) for group, epoch, offset in answers if epoch is not None}
 
     async def read(
         self,

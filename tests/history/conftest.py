@@ -56,10 +56,7 @@ class Backend:
         elif kind == "sqlite":
             self.url = f"sqlite:///{tmp_path / 'history.db'}"
         elif kind == "postgres":
-            try:
-                self.url = request.getfixturevalue("postgres_url")
-            except pytest.FixtureLookupError:
-                pytest.skip("there is no fixture postgres_url")
+            self.url = request.getfixturevalue("postgres_url")
 
     def store(self, **options: Any) -> HistoryStore:
         """A new store object over the same streams; in memory, each has its own."""

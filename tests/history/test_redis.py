@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import re
 import time
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -225,6 +227,24 @@ async def test_a_server_that_is_not_there_at_the_start_says_what_was_tried(own_b
     notes = "\n".join(caught.value.__notes__)
     assert f"127.0.0.1:{own_broker.port}" in notes
     assert "secret" not in notes + str(caught.value) + repr(store)
+
+
+async def test_the_rights_that_the_documentation_names_are_enough(own_broker):
+    page = (Path(__file__).parents[2] / "docs" / "history.md").read_text(encoding="utf-8")
+    rights = re.search(r"`(~fc:\*)`.*?`(\+evalsha [^`]*)`", page, re.DOTALL)
+    basic = ("+publish", "+ping", "+hello", "+select", "+client|setinfo", "&fc:*")
+    own_broker.admin("ACL", "SETUSER", "app", "on", ">secret", *basic, rights[1], *rights[2].split())
+    store = RedisHistoryStore(own_broker.url.replace("//", "//app:secret@"))
+    await store.open()
+    for _ in range(2):
+        for history in (HISTORY, History(ttl=0.001), History(20)):
+            for key in ("a", "b", None):
+                await store.append("chat", b"x", history, idempotency_key=key, channel=b"fc:chat")
+                await store.read("chat", limit=1)
+                await store.read("chat", limit=1, newest_first=True)
+        for call in calls(store):
+            await call
+    await store.close()
 
 
 async def test_a_server_that_lacks_what_is_needed_is_refused_at_the_start(own_broker):

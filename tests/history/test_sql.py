@@ -124,6 +124,32 @@ async def test_closing_waits_for_what_is_being_appended(sqlite):
     assert (await sqlite.position("chat", HISTORY)).offset == 5
 
 
+async def test_closing_waits_for_what_is_being_written(sqlite):
+    begun = asyncio.Event()
+    event.listen(sqlite._database._engine.sync_engine, "begin", lambda connection: begun.set())
+    first = asyncio.create_task(sqlite.append("chat", b"x", HISTORY))
+    await begun.wait()
+    assert not sqlite._waiting
+    await sqlite.close()
+    assert (await first).position.offset == 1
+
+
+def test_an_event_loop_that_ended_without_closing_is_forgotten(file):
+    store = SQLHistoryStore(f"sqlite:///{file}")
+
+    async def use(close):
+        await store.open()
+        offset = (await store.append("chat", b"x", HISTORY)).position.offset
+        if close:
+            await store.close()
+        else:  # As if the loop had just gone; its connections' threads have to end all the same.
+            await store._database._engine.dispose()
+        return offset
+
+    assert asyncio.run(use(close=False)) == 1
+    assert asyncio.run(use(close=True)) == 2
+
+
 @pytest.mark.parametrize("size", [1, 10, 1000])
 async def test_rows_are_deleted_in_numbers(sqlite, file, size):
     history = History(size=size)

@@ -48,6 +48,7 @@ class Database:
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self._pool_size = pool_size
         self._engine: AsyncEngine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         #: Held by the one transaction of this process that writes: in SQLite there can be no other, and where there
         #: could, they would wait for each other's streams.
         self._writing = asyncio.Lock()
@@ -56,7 +57,7 @@ class Database:
 
     async def open(self, tables: Tables, create_tables: bool) -> None:
         """Raises ``ImproperlyConfigured`` if waiting would not help, else ``HistoryUnavailable``."""
-        self._engine = self._new_engine()
+        self._engine, self._loop = self._new_engine(), asyncio.get_running_loop()
         self._writing = asyncio.Lock()
 
         try:
@@ -65,8 +66,11 @@ class Database:
             raise self._startup_error(error.__cause__) from error.__cause__
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Ends what is under way. What is left of another event loop is forgotten."""
         engine, self._engine = self._engine, None
+        if self._loop is not asyncio.get_running_loop():
+            self._tasks.clear()
+            return
         for task in tuple(self._tasks):
             task.cancel()
         if engine is not None:

@@ -1,29 +1,7 @@
 """The tables of history in a database. Times are seconds since 1970, durations are seconds.
 
-``fc_streams``: a row for each group that has a stream.
-
-=============  ========================================================================================
-``id``         what the other tables name it by
-``group_name`` unique
-``epoch``      this life of the stream
-``top``        the newest event's number, 0 if there was none yet
-``bottom``     events up to this number have been deleted for the stream's size
-``at``         when the newest event was appended
-``oldest_at``  no event is older than this; null if there is none
-``used_at``    when it was appended to, or asked for its position, last; the latter to the day
-``size``       how many events are kept
-``ttl``        for how long an event is kept, null for no limit
-=============  ========================================================================================
-
-``fc_events``: ``stream_id``, ``seq`` (the event's number, which clients know as its offset), ``at``, ``packet`` (what
-is published, see :mod:`fastapi_consumers.packets`). Its primary key, ``(stream_id, seq)``, is what reads use.
-
-``fc_keys``: ``stream_id``, ``key`` (an idempotency key), ``seq``, ``at``.
-
-``fc_templates``: ``template``, ``size``, ``ttl``.
-
-A row that is still there may be beyond its stream's size or older than its ttl: rows are deleted in numbers. Who reads
-the tables by other means adds ``seq > top - size`` and ``at >= now - ttl``.
+A row of the events that is still there may be beyond its stream's size or older than its ttl: rows are deleted in
+numbers, and reads leave out what is not kept. An event's offset is called ``seq``, since OFFSET is a word of SQL.
 """
 
 import re
@@ -50,13 +28,17 @@ class Tables:
         self.streams = Table(
             f"{prefix}streams",
             self.metadata,
+            # What the other tables name it by.
             Column("id", number, primary_key=True, autoincrement=True),
             Column("group_name", String(255), nullable=False, unique=True),
             Column("epoch", String(32), nullable=False),
             Column("top", BigInteger, nullable=False),
+            # Events up to this one have been deleted for the stream's size.
             Column("bottom", BigInteger, nullable=False),
+            # When the newest event was appended; no event is older than the second, null if there is none.
             Column("at", Double, nullable=False),
             Column("oldest_at", Double),
+            # When it was appended to, or, to the day, asked for its position.
             Column("used_at", Double, nullable=False),
             Column("size", Integer, nullable=False),
             Column("ttl", Double),

