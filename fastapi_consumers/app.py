@@ -49,6 +49,7 @@ def add_consumers(
     add_exception_handlers: bool = True,
     allowed_origins: Sequence[str] | None = None,
     accept_refused: bool = False,
+    direct_writes: bool = True,
     **limits: Any,
 ) -> Consumers:
     """Set up an application: routes, transport, policies that hold where a class says nothing else.
@@ -72,6 +73,8 @@ def add_consumers(
             WebSocket endpoints close with its code. ``False`` leaves that to handlers of your own.
         allowed_origins: such as ``https://*.example.com``; by default pages of the same host only.
         accept_refused: accept refused sockets, tell them why, and close, so that a browser can show the reason.
+        direct_writes: write frames straight to the server's transport where that is known to be the same as its
+            ``send``, which it is under uvicorn on connections without compression. ``False``: always ``send``.
         limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.
 
     Returns the app's ``Consumers``, also found as ``app.state.consumers``. Raises ``ImproperlyConfigured`` with all
@@ -82,7 +85,8 @@ def add_consumers(
         problem = Problem("bad-app", "add_consumers()", repr(app), "a FastAPI or Starlette application", fix)
         raise ImproperlyConfigured("add_consumers()", [problem])
     problems = _check(app, limits)
-    problems += _check_options(exception_handlers, allowed_origins, accept_refused)
+    flags = {"accept_refused": accept_refused, "direct_writes": direct_writes}
+    problems += _check_options(exception_handlers, allowed_origins, flags)
     problems += route_problems(channel_routes, "")
     defaults = Defaults(
         authentications=_compiled(compile_authentications, authentication_classes, "authentication_classes", problems),
@@ -108,7 +112,7 @@ def add_consumers(
     if problems or chosen is None:
         raise ImproperlyConfigured("add_consumers()", problems)
     routes = [app_route(route, getattr(app.router, "dependencies", None) or ()) for route in channel_routes]
-    consumers = Consumers(chosen, defaults, history=history)
+    consumers = Consumers(chosen, defaults, history=history, direct_writes=direct_writes)
     for route in channel_routes:
         consumers.add_history(route.consumer_class._meta)
 
@@ -120,7 +124,7 @@ def add_consumers(
     return consumers
 
 
-def _check_options(handlers: Any, origins: Any, accept_refused: Any) -> list[Problem]:
+def _check_options(handlers: Any, origins: Any, flags: Mapping[str, Any]) -> list[Problem]:
     """What type checkers see too, and what would otherwise fail late or, worse, let everybody in."""
     problems: list[Problem] = []
 
@@ -137,8 +141,9 @@ def _check_options(handlers: Any, origins: Any, accept_refused: Any) -> list[Pro
         is_list = isinstance(origins, Sequence) and not isinstance(origins, str | bytes)
         if not is_list or not all(isinstance(origin, str) for origin in origins):
             add("allowed_origins", origins, "a list of origins as text", 'write ["https://example.com"]')
-    if not isinstance(accept_refused, bool):
-        add("accept_refused", accept_refused, "True or False", "write accept_refused=True")
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            add(name, flag, "True or False", f"write {name}=True")
     return problems
 
 

@@ -368,11 +368,11 @@ class Connection:
             self._interrupt()
 
     def _overflowed(self) -> None:
-        self.overflowing.happened()
+        self.overflowing.disconnected()
         self.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
 
     def _dropped(self) -> None:
-        if self.overflowing.happened():
+        if self.overflowing.dropped():
             self.outbox.on_drained = self.overflowing.over
 
     def _peek(self, frame: str | bytes) -> Any:

@@ -13,12 +13,10 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from starlette import _exception_handler
-
 from .types import Send
 
-#: The ``send`` of uvicorn's classes. By name, since importing them would load what the server may not even use. A
-#: subclass that overrides ``send`` is another matter.
+#: The ``send`` of uvicorn's classes: module and name. By name, since importing them would load what the server may not
+#: even use. A subclass that overrides ``send`` is another matter.
 _KNOWN = frozenset(
     {
         ("uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol.send"),
@@ -26,7 +24,7 @@ _KNOWN = frozenset(
     }
 )
 #: The function in which Starlette wraps ``send`` for each of its layers that handles exceptions. It changes nothing.
-_WRAPPER = "wrap_app_handling_exceptions.<locals>.wrapped_app.<locals>.sender"
+_WRAPPER = "starlette._exception_handler", "wrap_app_handling_exceptions.<locals>.wrapped_app.<locals>.sender"
 #: How many of them may lie over each other: one for each mounted application, and a few.
 _MAX_WRAPPERS = 16
 
@@ -47,7 +45,7 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
     server_send = _unwrapped(send)
     protocol = getattr(server_send, "__self__", None)
     function = getattr(server_send, "__func__", None)
-    if not isinstance(function, FunctionType) or (function.__module__, function.__qualname__) not in _KNOWN:
+    if not isinstance(function, FunctionType) or _origin(function) not in _KNOWN:
         return None, "the server is none that is known, or a middleware stands before its send"
     if _compresses(protocol):
         return None, "the connection is compressed"
@@ -61,16 +59,20 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
 def _unwrapped(send: Any) -> Any:
     """The ``send`` below Starlette's wrappers. Any other wrapper may mean something, and stays."""
     for _ in range(_MAX_WRAPPERS):
-        if (
-            not isinstance(send, FunctionType)
-            or send.__qualname__ != _WRAPPER
-            or send.__module__ != _exception_handler.__name__
-            or "send" not in send.__code__.co_freevars
-            or send.__closure__ is None
-        ):
+        if not isinstance(send, FunctionType) or _origin(send) != _WRAPPER or send.__closure__ is None:
+            break
+        if "send" not in send.__code__.co_freevars:
             break
         send = send.__closure__[send.__code__.co_freevars.index("send")].cell_contents
     return send
+
+
+def _origin(function: FunctionType) -> tuple[Any, str]:
+    """The module and the name under which the function was written.
+
+    Not what ``__module__`` and ``__qualname__`` say: ``functools.wraps`` gives a wrapper those of what it wraps.
+    """
+    return function.__globals__.get("__name__"), function.__code__.co_qualname
 
 
 def _compresses(protocol: Any) -> bool:

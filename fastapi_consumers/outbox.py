@@ -124,12 +124,11 @@ class Outbox:
             if self._backlog is not None and self._sealed:
                 self._lost_frames += self._backlog.clear()
             elif self._backlog is not None:
-                self._drain(self._backlog)
-
-    def _drain(self, backlog: Backlog) -> None:
-        """Send what waits, until the server waits too."""
-        while self._task is None and (frame := backlog.next()) is not None:
-            self._push_now(frame)
+                # Until the server waits too; then its task goes on.
+                while self._task is None and (frame := self._backlog.next()) is not None:
+                    self._push_now(frame)
+                if self._task is None:
+                    self._drained()
 
     def push(self, frame: Frame, droppable: Droppable | None = None) -> None:
         """Send ``frame`` now if the server takes it at once, else queue it. Never waits, never raises."""
@@ -150,7 +149,8 @@ class Outbox:
 
     def _push_now(self, frame: Frame) -> None:
         try:
-            coroutine: Any = self._send(frame.message)
+            # A copy, since a middleware may change what it is given, and the frame is everybody's.
+            coroutine: Any = self._send(frame.message.copy())
             if type(coroutine) is not CoroutineType and not hasattr(coroutine, "send"):
                 coroutine = _awaited(coroutine)  # An awaitable that is no coroutine, as some servers return.
             waited_for = coroutine.send(None)
@@ -194,7 +194,7 @@ class Outbox:
                 frame = self._backlog.next() if self._backlog is not None else None
                 if frame is None:
                     break
-                current = self._send(frame.message)
+                current = self._send(frame.message.copy())
                 limit = asyncio.timeout(self._write_timeout)
         except TimeoutError as error:
             if limit.expired():
@@ -209,9 +209,12 @@ class Outbox:
         else:
             self._task = None
             self.is_idle = not self._sealed
-            if self.on_drained is not None:
-                drained, self.on_drained = self.on_drained, None
-                drained()
+            self._drained()
+
+    def _drained(self) -> None:
+        if self.on_drained is not None:
+            drained, self.on_drained = self.on_drained, None
+            drained()
 
     async def flush(self) -> None:
         """Wait until all that was pushed before has been handed to the server, or will never be.

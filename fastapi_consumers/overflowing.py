@@ -1,5 +1,6 @@
 """Telling that a client does not keep up: the process's counters and the consumer's hook. Used by the connection."""
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,8 @@ class Overflowing:
 
     Args:
         policy: the one in force.
-        counter: policy to how often it was applied; shared by all connections.
+        counter: policy to how many events it dropped, and ``disconnect`` to how many sockets were closed; shared by all
+            connections.
     """
 
     __slots__ = ("_counter", "_policy", "_told", "hook")
@@ -27,25 +29,34 @@ class Overflowing:
         #: The consumer's ``on_overflow``, where it has one.
         self.hook: Callable[[str], Any] | None = None
 
-    def happened(self) -> bool:
-        """The policy was applied once more. Whether it is the first time since all was well."""
+    def dropped(self) -> bool:
+        """An event was dropped. Whether it is the first one since all was well; then the hook is called."""
         self._counter[self._policy] += 1
         if self._told:
             return False
         self._told = True
-        if self.hook is not None:
-            self._call(self.hook)
+        self._tell(self._policy)
         return True
+
+    def disconnected(self) -> None:
+        """The socket is closed for it. The hook is told of this too, whatever it was told before."""
+        self._counter["disconnect"] += 1
+        self._tell("disconnect")
 
     def over(self) -> None:
         """All that waited has been written."""
         self._told = False
 
-    def _call(self, hook: Callable[[str], Any]) -> None:
-        # It stands in the middle of a fan-out: whatever it does, the other members get theirs.
-        try:
-            run_now(hook(self._policy))
-        except Waits:
-            logger.error("%s waited for something; start a task for what takes longer", hook.__qualname__)
-        except Exception:
-            logger.exception("%s failed", hook.__qualname__)
+    def _tell(self, policy: str) -> None:
+        if self.hook is not None:
+            # Not here: this is the middle of a fan-out, and what the hook broadcasts may not overtake that.
+            asyncio.get_running_loop().call_soon(_call, self.hook, policy)
+
+
+def _call(hook: Callable[[str], Any], policy: str) -> None:
+    try:
+        run_now(hook(policy))
+    except Waits:
+        logger.error("%s waited for something; start a task for what takes longer", hook.__qualname__)
+    except Exception:
+        logger.exception("%s failed", hook.__qualname__)

@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
-from .backlog import Droppable
+from .backlog import UNCOUNTED
 from .exceptions import ConsumerError
 from .fanning import Fanning, Held, Late, Member, gap_frame
 from .history import History, HistoryStore, Stored
@@ -173,7 +173,8 @@ class Streams:
             for entry in missed[0]:
                 frame = self._frame_of(stream, framer, entry)
                 if frame is not None:
-                    member.push(frame, RECOVERED)
+                    # It has bounds of its own, and comes all at once.
+                    member.push(frame, UNCOUNTED)
             end = missed[1]
         for offset, frame, droppable in held.frames:
             if offset is None or offset > end:
@@ -327,10 +328,6 @@ class Streams:
             stream = self._streams.get(group)
             if stream is not None:
                 self.heal(stream)
-
-
-#: What is recovered does not count against the outbox's bounds: it has bounds of its own, and is read all at once.
-RECOVERED = Droppable(None, None, None, uncounted=True)
 
 
 def _continues(held: Held, end: int) -> bool:

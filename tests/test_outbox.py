@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastapi_consumers.backlog import OVERFLOWS, Droppable
+from fastapi_consumers.lanes import Lane
 from fastapi_consumers.messages import text_frame
 from fastapi_consumers.outbox import Outbox
 
@@ -45,14 +47,18 @@ class Socket:
 class Told:
     def __init__(self):
         self.overflows = 0
+        self.drops = 0
         self.lost = []
 
 
-def make(socket, *, opened=True, max_messages=3, max_bytes=1000, write_timeout=60.0):
+def make(socket, *, opened=True, max_messages=3, max_bytes=1000, write_timeout=60.0, overflow="disconnect", lane=None):
     told = Told()
 
     def overflowed():
         told.overflows += 1
+
+    def dropped():
+        told.drops += 1
 
     outbox = Outbox(
         socket.send,
@@ -61,15 +67,17 @@ def make(socket, *, opened=True, max_messages=3, max_bytes=1000, write_timeout=6
         write_timeout=write_timeout,
         on_overflow=overflowed,
         on_lost=told.lost.append,
+        overflow=overflow,
+        on_dropped=dropped,
     )
     if opened:
-        outbox.open()
+        outbox.open(lane)
     return outbox, told
 
 
-def push(outbox, *texts):
+def push(outbox, *texts, droppable=None):
     for text in texts:
-        outbox.push(text_frame(str(text)))
+        outbox.push(text_frame(str(text)), droppable)
 
 
 async def turns(count=5):
@@ -466,20 +474,46 @@ async def test_a_writer_that_somebody_else_cancels_ends_the_outbox():
     await outbox.flush()
 
 
-Step = st.sampled_from(["push", "block", "let one through", "unblock", "turn", "fail", "abort", "flush", "seal"])
+Step = st.sampled_from(
+    [
+        "push",
+        "event",
+        "event",
+        "event",
+        "block",
+        "block",
+        "let one through",
+        "unblock",
+        "turn",
+        "fail",
+        "abort",
+        "flush",
+        "seal",
+    ]
+)
 
 
-@given(st.lists(Step, max_size=40))
-def test_nothing_is_lost_unseen_duplicated_or_reordered(steps):
+@given(st.lists(Step, max_size=40), st.sampled_from(OVERFLOWS), st.booleans())
+def test_nothing_is_lost_unseen_duplicated_or_reordered(steps, overflow, has_lane):
     async def run():
         socket = Socket()
-        outbox, told = make(socket, max_messages=5)
-        pushed, flushing = 0, []
+        outbox, told = make(socket, max_messages=2, overflow=overflow, lane=Wire(socket).lane if has_lane else None)
+        pushed, notices, replies, flushing = 0, 0, set(), []
+
+        def notice():
+            nonlocal notices
+            notices += 1
+            return text_frame("gap")
+
         for step in steps:
             match step:
                 case "push":
                     pushed += 1
                     push(outbox, pushed)
+                    replies.add(pushed)
+                case "event":
+                    pushed += 1
+                    push(outbox, pushed, droppable=Droppable("g", None, notice))
                 case "block":
                     socket.writable = False
                 case "let one through":
@@ -497,15 +531,252 @@ def test_nothing_is_lost_unseen_duplicated_or_reordered(steps):
                 case "flush":
                     flushing.append(asyncio.create_task(outbox.flush()))
             in_flight = 0 if outbox._task is None else 1
-            assert outbox.sent + outbox.dropped + outbox.waiting + in_flight == pushed
+            assert outbox.sent + outbox.dropped + outbox.waiting + in_flight == pushed + notices
             assert told.overflows + len(told.lost) <= 1
-            assert outbox.waiting <= 5
+            assert outbox.waiting <= 2 + 3
         socket.let_through()
         await turns(pushed * 2 + 5)
         assert all(task.done() for task in flushing)
-        assert outbox.sent + outbox.dropped == pushed
+        assert outbox.sent + outbox.dropped == pushed + notices
         assert len(socket.texts) == outbox.sent
-        # What was sent is a prefix of what was pushed.
-        assert socket.texts == [str(number) for number in range(1, outbox.sent + 1)]
+        sent = [int(text) for text in socket.texts if text != "gap"]
+        assert sent == sorted(set(sent))
+        if overflow == "disconnect":
+            # Nothing is missing but at the end.
+            assert sent == list(range(1, outbox.sent + 1))
+        else:
+            # What is missing before the end was told of, and no reply is missing.
+            end = sent[-1] if sent else 0
+            assert replies & set(range(end)) <= set(sent)
+            assert notices or sent == list(range(1, end + 1))
 
     asyncio.run(run())
+
+
+# -- a lane --------------------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """A server's transport, in front of which ``socket.send`` stands: what either writes is in ``socket.texts``."""
+
+    def __init__(self, socket):
+        self.socket = socket
+        self.closing = False
+        self.failure = None
+        self.direct = []
+
+    @property
+    def lane(self):
+        return Lane(lambda: self.socket.writable, lambda: self.closing, self.write)
+
+    def write(self, data):
+        assert self.socket.writable
+        assert not self.closing
+        if self.failure is not None:
+            raise self.failure
+        text = data[2:].decode()
+        self.direct.append(text)
+        self.socket.texts.append(text)
+
+
+async def test_with_a_lane_a_frame_is_written_before_push_returns_and_send_is_not_called():
+    socket, before = Socket(), tasks()
+    wire = Wire(socket)
+    outbox, _ = make(socket, lane=wire.lane)
+    push(outbox, "a", "b")
+    assert wire.direct == ["a", "b"]
+    assert (outbox.sent, outbox.dropped, outbox.waiting, outbox.is_idle) == (2, 0, 0, True)
+    assert tasks() == before
+
+
+async def test_what_was_held_back_leaves_before_the_lane_is_used():
+    socket = Socket()
+    wire = Wire(socket)
+    outbox, _ = make(socket, opened=False)
+    push(outbox, 1, 2)
+    outbox.open(wire.lane)
+    push(outbox, 3)
+    assert (socket.texts, wire.direct) == (["1", "2", "3"], ["3"])
+
+
+async def test_while_the_lane_is_not_writable_send_waits_and_nothing_overtakes_it():
+    socket = Socket()
+    wire = Wire(socket)
+    outbox, _ = make(socket, lane=wire.lane)
+    push(outbox, 1)
+    socket.writable = False
+    push(outbox, 2, 3)
+    await turns()
+    assert (socket.texts, outbox.waiting) == (["1"], 1)
+    # It is writable again before those that wait have been written.
+    socket.let_through()
+    push(outbox, 4)
+    assert socket.texts == ["1"]
+    await outbox.flush()
+    await turns()
+    push(outbox, 5)
+    assert socket.texts == ["1", "2", "3", "4", "5"]
+    assert wire.direct == ["1", "5"]
+    assert (outbox.sent, outbox.dropped, outbox.waiting) == (5, 0, 0)
+
+
+async def test_on_a_lane_that_is_closing_send_says_what_is_the_matter():
+    socket = Socket()
+    wire = Wire(socket)
+    outbox, told = make(socket, lane=wire.lane)
+    push(outbox, 1)
+    wire.closing = True
+    socket.failure = OSError("gone")
+    push(outbox, 2, 3)
+    assert (told.lost, outbox.sent, outbox.dropped) == ([socket.failure], 1, 2)
+
+
+@pytest.mark.parametrize("failure", [OSError("gone"), RuntimeError("unable to perform operation"), TypeError("bytes?")])
+async def test_a_lane_that_cannot_be_written_to_is_lost_and_push_does_not_raise(failure):
+    socket = Socket()
+    wire = Wire(socket)
+    outbox, told = make(socket, lane=wire.lane)
+    wire.failure = failure
+    push(outbox, 1, 2)
+    assert (told.lost, outbox.sent, outbox.dropped, outbox.is_dead) == ([failure], 0, 2, True)
+
+
+async def test_a_sealed_or_aborted_outbox_writes_nothing_to_its_lane():
+    for end in ("seal", "abort"):
+        socket = Socket()
+        wire = Wire(socket)
+        outbox, told = make(socket, lane=wire.lane)
+        getattr(outbox, end)()
+        push(outbox, 1)
+        await outbox.flush()
+        assert (socket.texts, outbox.dropped, told.lost) == ([], 1, [])
+
+
+async def test_send_gets_a_message_of_its_own_whoever_else_has_the_frame():
+    async def send(message):
+        message["text"] += "!"
+        texts.append(message["text"])
+
+    texts, frame = [], text_frame("a")
+    for _ in range(2):
+        outbox = Outbox(
+            send, max_messages=1, max_bytes=1, write_timeout=1, on_overflow=lambda: None, on_lost=lambda error: None
+        )
+        outbox.open()
+        outbox.push(frame)
+    assert texts == ["a!", "a!"]
+
+
+# -- other policies than to disconnect -----------------------------------------------------------------------------------
+
+EVENT = Droppable("g", None, lambda: text_frame("gap"))
+DROPPING = ["drop_oldest", "drop_newest", "coalesce"]
+
+
+async def stalled(overflow, **options):
+    socket = Socket()
+    outbox, told = make(socket, overflow=overflow, **options)
+    socket.writable = False
+    push(outbox, 0, droppable=EVENT)
+    await turns()
+    return socket, outbox, told
+
+
+async def released(socket, outbox):
+    socket.let_through()
+    await outbox.flush()
+    await turns()
+    assert (outbox.waiting, outbox.is_idle) == (0, True)
+    return socket.texts
+
+
+@pytest.mark.parametrize(
+    ("overflow", "expected"),
+    [
+        ("drop_oldest", ["0", "gap", "3", "4", "5"]),
+        ("drop_newest", ["0", "1", "2", "3", "gap"]),
+        ("coalesce", ["0", "gap", "3", "4", "5"]),
+    ],
+)
+async def test_events_without_room_are_dropped_counted_and_told_of(overflow, expected):
+    socket, outbox, told = await stalled(overflow)
+    push(outbox, 1, 2, 3, 4, 5, droppable=EVENT)
+    assert (outbox.dropped, told.drops, told.overflows, outbox.waiting) == (2, 2, 0, 4)
+    assert await released(socket, outbox) == expected
+    # Six were pushed, and one notice was made.
+    assert outbox.sent + outbox.dropped == 6 + 1
+
+
+async def test_coalesce_keeps_the_newest_of_a_key():
+    socket, outbox, told = await stalled("coalesce")
+    for number in range(1, 10):
+        push(outbox, number, droppable=Droppable("g", "xy"[number % 2]))
+    assert (outbox.coalesced, outbox.dropped, told.drops) == (7, 0, 0)
+    assert await released(socket, outbox) == ["0", "8", "9"]
+
+
+@pytest.mark.parametrize("overflow", DROPPING)
+async def test_replies_are_kept(overflow):
+    socket, outbox, told = await stalled(overflow)
+    push(outbox, "r1")
+    push(outbox, 1, 2, 3, droppable=EVENT)
+    push(outbox, "r2", "r3")
+    assert (told.drops, told.overflows) == (3, 0)
+    assert [text for text in await released(socket, outbox) if text != "gap"] == ["0", "r1", "r2", "r3"]
+
+
+@pytest.mark.parametrize("overflow", DROPPING)
+async def test_more_replies_than_may_wait_end_the_connection_all_the_same(overflow):
+    _, outbox, told = await stalled(overflow)
+    push(outbox, 1, 2, 3, droppable=EVENT)
+    push(outbox, "r1", "r2", "r3", "r4")
+    assert (told.overflows, outbox.is_dead, outbox.waiting) == (1, True, 0)
+    # Five that waited or were dropped before, one notice, the one in flight, the one too many.
+    assert outbox.dropped == 8 + 1
+    push(outbox, "r5")
+    assert (told.overflows, told.drops) == (1, 3)
+
+
+@pytest.mark.parametrize("overflow", DROPPING)
+async def test_who_is_slow_for_long_is_not_disconnected(overflow):
+    socket, outbox, told = await stalled(overflow, write_timeout=0.01)
+    push(outbox, 1, droppable=EVENT)
+    await asyncio.sleep(0.05)
+    assert (told.overflows, outbox.is_dead) == (0, False)
+    assert await released(socket, outbox) == ["0", "1"]
+
+
+async def test_on_drained_is_called_once_when_all_has_been_written():
+    socket, outbox, _ = await stalled("drop_oldest")
+    calls = []
+    outbox.on_drained = lambda: calls.append(list(socket.texts))
+    push(outbox, 1, 2, 3, 4, droppable=EVENT)
+    socket.let_through(1)
+    await turns()
+    assert calls == []
+    await released(socket, outbox)
+    assert calls == [["0", "gap", "2", "3", "4"]]
+    push(outbox, 5, droppable=EVENT)
+    assert len(calls) == 1
+
+
+async def test_on_drained_is_called_for_what_was_held_back_too():
+    calls = []
+    outbox, told = make(Socket(), opened=False, overflow="drop_oldest")
+    outbox.on_drained = lambda: calls.append("drained")
+    push(outbox, 1, 2, 3, 4, droppable=EVENT)
+    assert (told.drops, calls) == (1, [])
+    outbox.open()
+    assert calls == ["drained"]
+
+
+@pytest.mark.parametrize("overflow", DROPPING)
+async def test_whoever_flushes_is_freed_although_events_were_dropped(overflow):
+    socket, outbox, _ = await stalled(overflow)
+    push(outbox, 1, 2, droppable=EVENT)
+    waiter = asyncio.create_task(outbox.flush())
+    await turns()
+    push(outbox, *range(3, 10), droppable=EVENT)
+    assert not waiter.done()
+    await released(socket, outbox)
+    await waiter

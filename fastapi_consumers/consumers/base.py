@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ..addressing import GROUP
+from ..backlog import Overflow
 from ..connection import Connection
 from ..exceptions import ImproperlyConfigured, Problem
 from ..groups import check_group
@@ -71,6 +72,7 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     max_message_size: ClassVar[int]
     max_inbox: ClassVar[int]
     inbox_timeout: ClassVar[float]
+    overflow: ClassVar[Overflow]
     max_outbox: ClassVar[int]
     max_outbox_bytes: ClassVar[int]
     write_timeout: ClassVar[float]
@@ -186,10 +188,10 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
         """The consumer has left a group. Called for every group that it joined, however the connection ends."""
 
     def on_overflow(self, policy: str) -> Any:
-        """The client does not keep up: events were dropped by this policy, or it is disconnected.
+        """The client does not keep up: events were dropped by this policy, or its socket is closed (``disconnect``).
 
-        Called once until everything that waited has been written. It may be ``async``, but may not wait: it is called
-        in the middle of a fan-out.
+        Called once for all that is dropped until everything that waited has been written. It may be ``async``, but may
+        not wait for anything; start a task for that.
         """
 
     #: An async context manager around the membership: ``@asynccontextmanager async def lifespan(self): …``.
