@@ -116,8 +116,10 @@ class RedisHistoryStore(HistoryStore):
     async def positions(self, groups: Collection[str]) -> Mapping[str, Position]:
         names = list(groups)
         found: dict[str, Position] = {}
-        for start in range(0, len(names), GROUPS_PER_SCRIPT):
-            chunk = names[start : start + GROUPS_PER_SCRIPT]
+        # The keys of a script share a slot of a cluster, and groups do not.
+        at_once = 1 if self.client.is_sharded else GROUPS_PER_SCRIPT
+        for start in range(0, len(names), at_once):
+            chunk = names[start : start + at_once]
             keys = [key for group in chunk for key in self._keys(group)[:2]]
             answer = await self.client.run_script(POSITIONS, keys, [self._unused])
             for group, epoch, offset in zip(chunk, answer[::2], answer[1::2], strict=True):

@@ -1,7 +1,7 @@
 """Bytes between processes."""
 
-from .base import Deliver, Transport
+from .base import Deliver, OnGap, OnLost, Transport
 from .memory import MemoryTransport
 from .redis import RedisTransport
 
-__all__ = ["Deliver", "MemoryTransport", "RedisTransport", "Transport"]
+__all__ = ["Deliver", "MemoryTransport", "OnGap", "OnLost", "RedisTransport", "Transport"]

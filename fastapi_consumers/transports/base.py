@@ -1,10 +1,14 @@
 """What carries opaque bytes between processes. The comments here are the contract of every implementation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 #: Called with the topic and the packet of every message that arrives, one after another. It does not raise.
 Deliver = Callable[[str, bytes], Awaitable[None]]
+#: Called with topics whose packets may have been lost.
+OnGap = Callable[[Collection[str]], Awaitable[None]]
+#: Called when packets may be getting lost.
+OnLost = Callable[[], None]
 
 
 class Transport(ABC):
@@ -14,6 +18,8 @@ class Transport(ABC):
     - Each packet is delivered at most once to a process, and to none that was not subscribed when it was published.
     - Nothing is stored. ``subscribe`` has taken effect when it returns.
     - ``publish`` raises :class:`~fastapi_consumers.exceptions.BrokerUnavailable` if the packet cannot be handed on.
+    - Where a broker is asked, ``publish`` and ``subscribe`` end within a time that the constructor's ``broker_timeout``
+      sets, in seconds.
     """
 
     #: Whether publishing reaches other processes.
@@ -22,9 +28,23 @@ class Transport(ABC):
     #: opened it may do that without it, and without making bytes of it.
     is_direct: bool = False
 
-    #: Told of the topics whose packets may have been lost. Set by who opens the transport; one that can lose packets
-    #: without an error, and knows when, calls it.
-    on_gap: "Callable[[Collection[str]], Awaitable[None]] | None" = None
+    #: Set by whoever opens the transport, before ``open``. A transport that can tell that packets may have been lost
+    #: awaits it with the topics concerned, those that are still subscribed, once they are received again: after all
+    #: that was delivered before the loss, and before anything that was published after. What it raises is logged.
+    on_gap: OnGap | None = None
+    #: Set likewise. Called as soon as such a loss is known to begin, and again only after all has been well: from then
+    #: on ``is_healthy`` is false, and ``on_gap`` follows when packets are received again, if any topic is concerned.
+    on_lost: OnLost | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether packets are published and received, as far as is known without asking. Takes no time."""
+        return True
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What is counted since the transport was made, for metrics, by names of its own. None goes down."""
+        return {}
 
     def channel_of(self, topic: str) -> bytes | None:
         """What the topic is called at the server, for a store there that publishes by itself; ``None`` if none can."""

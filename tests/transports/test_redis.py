@@ -6,12 +6,9 @@ import os
 import random
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
-import uuid
-from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import websockets
@@ -29,55 +26,15 @@ from fastapi_consumers.authentication import BaseAuthentication
 from fastapi_consumers.redis_client import RedisClient, safe_url
 from fastapi_consumers.testing import CallError, WebsocketCommunicator, lifespan
 from fastapi_consumers.transports import RedisTransport, arrivals
-from fastapi_consumers.transports import redis as module
-from tests.transports import test_contract
-from tests.transports.test_contract import Received, until_end
-
-# The contract, on this transport: its tests and fixtures, with `make_transport` as it is below.
-globals().update({name: value for name, value in vars(test_contract).items() if name.startswith("test_")})
-globals().update({name: getattr(test_contract, name) for name in ("received", "transport")})
-
-
-@pytest.fixture
-def prefix():
-    return f"{uuid.uuid4().hex}:"
-
-
-@pytest.fixture
-def make_transport(broker):
-    """Of an app of its own each."""
-    return lambda: RedisTransport(f"{broker.url}?prefix={uuid.uuid4().hex}:")
+from fastapi_consumers.transports.redis import link as module
+from fastapi_consumers.transports.redis.link import Link
+from tests.transports.tools import Received, fails_to_open, opened, own_tasks, until, until_end, works
 
 
 @pytest.fixture
 def make_peer(broker, prefix):
     """Of one app, as in several processes."""
     return lambda: RedisTransport(f"{broker.url}?prefix={prefix}")
-
-
-async def until(holds, timeout=10.0):
-    """Wait until it holds; returns how long that took."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < timeout, "it never came to this"
-        await asyncio.sleep(0.005)
-    return time.monotonic() - began
-
-
-@asynccontextmanager
-async def opened(*transports):
-    """The transports, open, each with what it received."""
-    async with AsyncExitStack() as stack:
-        found = []
-        for each in transports:
-            found.append(Received())
-            stack.push_async_callback(each.close)
-            await each.open(found[-1].deliver)
-        yield found
-
-
-def own_tasks():
-    return {task for task in asyncio.all_tasks() if "fastapi_consumers" in task.get_name()}
 
 
 # Subscribing
@@ -220,9 +177,9 @@ async def test_while_deliveries_are_slow_little_is_read_and_nothing_is_lost(make
     await transport.subscribe("t")
     for number in range(30):
         await transport.publish("t", str(number).encode())
-    await until(lambda: len(transport._arrivals) >= 4)
+    await until(lambda: len(transport.arrivals) >= 4)
     await transport.publish("other", b"")
-    assert len(transport._arrivals) == 4
+    assert len(transport.arrivals) == 4
     assert transport.packets_in == 5
     gate.set()
     assert [await received.next() for _ in range(30)] == [("t", str(number).encode()) for number in range(30)]
@@ -425,13 +382,13 @@ async def stubborn(*arguments):
 async def test_neither_closing_nor_reconnecting_waits_for_a_task_that_swallows_its_cancellation(
     own_broker, monkeypatch
 ):
-    monkeypatch.setattr(RedisTransport, "_write", stubborn)
+    monkeypatch.setattr(Link, "_write", stubborn)
     transport = RedisTransport(own_broker.url)
     await transport.open(Received().deliver)
     await until(lambda: len(own_broker.subscribed()) == 1)
     own_broker.kill_subscribers()
     await until(lambda: transport.reconnects == 1)
-    monkeypatch.setattr(transport, "_connect", stubborn)
+    monkeypatch.setattr(Link, "connect", stubborn)
     own_broker.kill_subscribers()
     await until(lambda: not transport.is_healthy)
     async with asyncio.timeout(5):
@@ -442,13 +399,13 @@ async def test_neither_closing_nor_reconnecting_waits_for_a_task_that_swallows_i
 async def test_a_server_that_lets_in_and_then_never_confirms_is_tried_again(own_broker, monkeypatch):
     transport = RedisTransport(own_broker.url, broker_timeout=0.2)
     await transport.open(Received().deliver)
-    take, tries = RedisTransport._take, []
+    take, tries = Link._take, []
 
-    def forgetful(self, frame):
+    def forgetful(self, frame, heard):
         tries.append(frame[0])
-        return None if len(tries) < 3 else take(self, frame)
+        return None if len(tries) < 3 else take(self, frame, heard)
 
-    monkeypatch.setattr(RedisTransport, "_take", forgetful)
+    monkeypatch.setattr(Link, "_take", forgetful)
     own_broker.kill_subscribers()
     await until(lambda: transport.reconnects == 1)
     assert len(tries) == 3
@@ -488,14 +445,6 @@ async def test_a_user_who_may_not_subscribe_any_more_is_told_and_the_connection_
 
 
 # Starting
-
-
-async def fails_to_open(transport, kind):
-    with pytest.raises(kind) as caught:
-        await transport.open(Received().deliver)
-    await transport.close()
-    assert not own_tasks()
-    return "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
 
 
 async def test_a_server_that_is_not_there_is_told_with_what_was_tried_and_how_to_mend_it():
@@ -539,24 +488,6 @@ async def test_a_wrong_password_is_told_without_the_password(own_broker, caplog)
     assert "secret" not in text + caplog.text + repr(wrong) + repr(right.client)
 
 
-@pytest.mark.parametrize("mode", ["cluster", "sentinel"])
-async def test_a_server_of_a_kind_that_is_not_supported_is_refused(make_broker, monkeypatch, mode):
-    if mode == "cluster":
-        url = make_broker(**{"cluster-enabled": "yes"}).url
-        text = await fails_to_open(RedisTransport(url), ImproperlyConfigured)
-    else:
-        url = make_broker().url
-        client = RedisClient(url)
-
-        async def sentinel(redis):
-            return "sentinel"
-
-        monkeypatch.setattr("fastapi_consumers.redis_client._mode_of", sentinel)
-        text = await fails_to_open(RedisTransport(client), ImproperlyConfigured)
-    assert f"broker-{mode}" in text
-    assert "not supported yet" in text
-
-
 async def test_a_server_without_hello_is_taken(own_broker):
     own_broker.admin("ACL", "SETUSER", "default", "-hello")
     transport = RedisTransport(own_broker.url)
@@ -585,72 +516,9 @@ def test_it_can_be_opened_in_one_event_loop_after_another(broker, prefix):
 # Ways to reach a server
 
 
-async def works(transport):
-    async with opened(transport) as [received]:
-        await transport.subscribe("t")
-        await transport.publish("t", bytes(range(256)))
-        assert await received.next() == ("t", bytes(range(256)))
-
-
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:{port}/3", "valkey://localhost:{port}", "unix://{socket}?db=2"])
 async def test_each_kind_of_url_works(broker, prefix, url):
     await works(RedisTransport(url.format(port=broker.port, socket=broker.socket), prefix=prefix))
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    """A certificate for 127.0.0.1 that is its own CA, and its key."""
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=valkey", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
-    return certificate, key
-
-
-@pytest.fixture
-async def tls_port(broker, certificate):
-    """TLS in front of the server, whose own build has none."""
-    writers = set()
-
-    async def pipe(reader, writer):
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        writer.close()
-
-    async def serve(reader, writer):
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", broker.port)
-        writers.update((writer, inner_writer))
-        await asyncio.gather(pipe(reader, inner_writer), pipe(inner_reader, writer))
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-    for writer in writers:
-        writer.transport.abort()
-    await until(lambda: not any(task for task in asyncio.all_tasks() if "serve" in repr(task.get_coro())))
-
-
-@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
-async def test_tls_works_with_a_ca_of_ones_own(tls_port, certificate, prefix, scheme):
-    await works(RedisTransport(f"{scheme}://127.0.0.1:{tls_port}?ssl_ca_certs={certificate[0]}", prefix=prefix))
-
-
-async def test_a_certificate_that_cannot_be_verified_is_refused(tls_port, certificate):
-    text = await fails_to_open(RedisTransport(f"rediss://127.0.0.1:{tls_port}"), ImproperlyConfigured)
-    assert "broker-tls" in text
-    assert "ssl_ca_certs" in text
-    text = await fails_to_open(
-        RedisTransport(f"rediss://localhost:{tls_port}?ssl_ca_certs={certificate[0]}"), ImproperlyConfigured
-    )
-    assert "broker-tls" in text
 
 
 @pytest.mark.parametrize(
@@ -661,6 +529,13 @@ async def test_a_certificate_that_cannot_be_verified_is_refused(tls_port, certif
         ("rediss://secret@h:1/2?db=1&prefix=a:&password=secret&x=secret", None),
         ("rediss://[::1]:1?ssl_ca_certs=/a/b.pem", "rediss://[::1]:1?ssl_ca_certs=/a/b.pem"),
         ("unix:///run/valkey.sock?db=1", "unix:///run/valkey.sock?db=1"),
+        (
+            "redis+sentinel://u:secret@one,two:1,[::1]:2/3?service=m&sentinel_password=secret",
+            "redis+sentinel://***@one,two:1,[::1]:2/3?service=m&sentinel_password=***",
+        ),
+        ("valkeys+cluster://:secret@one:1,two", "valkeys+cluster://***@one:1,two"),
+        ("redis+cluster://:12,3/secret@host,other", None),
+        ("redis+cluster://:se,cr@secret@one,two", None),
         ("unix://u:secret@/run/valkey.sock", None),
         ("redis://:12/secret@host", None),
         ("redis://:se/secret@host", None),
@@ -682,7 +557,18 @@ def test_a_url_is_shown_without_its_secrets(url, expected):
     "url",
     [
         "redis+sentinel://:secret@one",
+        "redis+sentinel://:secret@one?service=",
+        "redis+sentinel://:secret@one/mymaster",
+        "redis+sentinel://:secret@one?service=a&master_name=b",
+        "redis+sentinel://:secret@one,?service=a",
+        "redis+sentinel://:secret@one,two:port?service=a",
+        "redis+cluster://:secret@one/1",
+        "redis+cluster://:secret@one?service=a",
+        "redis+nonsense://:secret@one",
+        "unix+sentinel:///path?service=a",
         "redis://:secret@one:1,two:2",
+        "redis://:secret@one?sentinel_password=secret",
+        "redis://one?host=secret",
         "http://localhost",
         "localhost:6379",
         "unix://",
@@ -866,7 +752,7 @@ async def test_an_app_whose_broker_is_not_there_does_not_start(caplog):
 
 
 async def test_an_app_that_is_given_a_wrong_url_says_so_without_its_secrets():
-    for url in ("redis+cluster://:secret@one", "redis://:12/secret@one", "amqp://:secret@one"):
+    for url in ("redis+sentinel://:secret@one", "redis://:12/secret@one", "amqp://:secret@one"):
         with pytest.raises(ImproperlyConfigured) as caught:
             make_app(url)
         assert [problem.code for problem in caught.value.problems] == ["bad-url"]
