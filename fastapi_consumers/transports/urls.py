@@ -17,7 +17,7 @@ from .redis import RedisTransport
 
 #: What goes through ``broadcaster``, and the extra of this package that brings what the backend needs.
 BROADCASTER_SCHEMES = {"postgresql": "postgres", "postgres": "postgres", "kafka": "kafka"}
-_EXPECTED = "memory://, redis://, rediss://, unix://, postgresql:// or kafka://"
+_EXPECTED = "memory://, redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, postgresql:// or kafka://"
 
 
 def transport_of(url: str, *, broker_timeout: float | timedelta = 1.0) -> Transport:
@@ -48,7 +48,7 @@ def transport_of(url: str, *, broker_timeout: float | timedelta = 1.0) -> Transp
         f"url={safe_url(url)!r}",
         "a URL of another kind" if scheme else "a URL that cannot be read",
         _EXPECTED,
-        "write one of these; Sentinel, Cluster and other brokers are not supported yet",
+        "write one of these; other brokers are not supported",
     )
     raise ImproperlyConfigured("The broker", [problem])
 

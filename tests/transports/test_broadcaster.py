@@ -15,7 +15,7 @@ from fastapi_consumers.testing import CallError, WebsocketCommunicator, lifespan
 from fastapi_consumers.transports import broadcaster, broadcaster_link
 from fastapi_consumers.transports.broadcaster import BroadcasterTransport
 from fastapi_consumers.transports.channel_names import channel_name
-from tests.transports.test_contract import Received
+from tests.transports.tools import Received
 
 
 class Room(GroupConsumer):

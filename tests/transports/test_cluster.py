@@ -4,10 +4,13 @@ import asyncio
 import time
 
 import pytest
+from fastapi import FastAPI
 from redis.crc import key_slot
 
-from fastapi_consumers import BrokerUnavailable, ImproperlyConfigured
+from fastapi_consumers import BrokerUnavailable, GroupConsumer, ImproperlyConfigured, action, add_consumers, path
+from fastapi_consumers.history import History
 from fastapi_consumers.redis_client import RedisClient
+from fastapi_consumers.testing import WebsocketCommunicator, lifespan
 from fastapi_consumers.transports import RedisTransport
 from fastapi_consumers.transports.redis import transport as transport_module
 from tests.transports.test_sentinel import COUNT, publish_until_it_works
@@ -253,6 +256,41 @@ async def test_a_failover_by_hand_moves_the_topics_to_the_new_master(make_cluste
         await until(lambda: told.gaps == mine)
         await until(lambda: told.transport.is_healthy)
         await told.all_are_heard()
+
+
+class Kept(GroupConsumer):
+    groups = ["room.{room}"]
+    history = History(size=100)
+
+    @action
+    async def say(self, text: str) -> None:
+        await self.broadcast("said", text)
+
+
+async def test_groups_with_history_reach_other_processes_and_can_be_read(cluster, prefix):
+    def make_app():
+        app = FastAPI()
+        add_consumers(app, [path("/{room}", Kept)], url=f"{cluster.url}?prefix={prefix}")
+        return app
+
+    here, there = make_app(), make_app()
+    async with lifespan(here), lifespan(there):
+        for room in "abcdef":  # On several nodes.
+            async with (
+                WebsocketCommunicator(here, f"/{room}") as alice,
+                WebsocketCommunicator(there, f"/{room}") as bob,
+            ):
+                for each in (alice, bob):
+                    assert (await each.receive_json_from())["type"] == "joined"
+                await alice.send_json_to({"action": "say", "data": {"text": "hi"}})
+                for each in (alice, bob):
+                    found = await each.receive_json_from()
+                    assert (found["data"], found["offset"]) == ("hi", 1)
+        stores = [app.state.consumers.hub.appender.store for app in (here, there)]
+        found = [await store.positions([f"room.{room}" for room in "abcdef"]) for store in stores]
+        assert found[0] == found[1]
+        assert {position.offset for position in found[0].values()} == {1}
+        assert len(found[0]) == 6
 
 
 async def test_a_user_needs_no_more_than_is_documented(cluster, prefix):

@@ -31,10 +31,16 @@ from fastapi_consumers.transports.broadcaster import BroadcasterTransport
 from fastapi_consumers.transports.urls import transport_of
 from tests.conftest import Postgres
 from tests.transports import test_contract
-from tests.transports.test_contract import Received, until_end
+from tests.transports.tools import Received, until_end
 
-# The contract, on this transport: its tests and fixtures, with `make_transport` as it is below.
-globals().update({name: value for name, value in vars(test_contract).items() if name.startswith("test_")})
+# The contract, on this transport: its tests and fixtures, with `make_transport` as it is below; but for tests of Redis.
+globals().update(
+    {
+        name: value
+        for name, value in vars(test_contract).items()
+        if name.startswith("test_") and all(mark.args[0] != "backend" for mark in getattr(value, "pytestmark", []))
+    }
+)
 globals().update({name: getattr(test_contract, name) for name in ("received", "transport")})
 
 #: The largest packet that PostgreSQL carries, in bytes.
@@ -50,6 +56,11 @@ def prefix():
 def make_transport(postgres_url):
     """Of an app of its own each."""
     return lambda: transport_of(f"{postgres_url}?prefix={uuid.uuid4().hex[:8]}:")
+
+
+@pytest.fixture
+def backend(make_transport):
+    return test_contract.Backend(make_transport)
 
 
 @pytest.fixture

@@ -27,10 +27,11 @@ def test_the_scheme_decides(url, kind):
     assert "secret" not in repr(transport)
 
 
+@pytest.mark.parametrize("mode", ["", "+sentinel", "+cluster"])
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
-def test_every_scheme_of_redis_is_known(scheme):
-    assert scheme in SCHEMES
-    assert type(transport_of(f"{scheme}://localhost")) is RedisTransport
+def test_every_scheme_of_redis_is_known(scheme, mode):
+    assert f"{scheme}{mode}" in SCHEMES
+    assert type(transport_of(f"{scheme}{mode}://one{'?service=a' * ('sentinel' in mode)}")) is RedisTransport
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,9 @@ class RedisTransport(Transport):
     def __repr__(self) -> str:
         return f"RedisTransport({self.client.url!r})"
 
-    def _begin(self) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Nothing is subscribed, nothing waits."""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._links: dict[Node, Link] = {}
         #: Links that have nothing to receive any more, while they are closed.
@@ -125,8 +125,7 @@ class RedisTransport(Transport):
     async def open_for_publishing(self) -> None:
         """Without a connection of its own: publishing takes those of the client. Raises as ``open`` does."""
         await self.close()
-        self._begin()
-        self._loop = asyncio.get_running_loop()
+        self._begin(asyncio.get_running_loop())
         await self.client.open()
         await self.client.check(self._channel("!"))
 
@@ -144,10 +143,6 @@ class RedisTransport(Transport):
             for subscription in waiting:
                 subscription.fail(BrokerUnavailable())
             await self.client.close()
-
-    def channel_of(self, topic: str) -> bytes | None:
-        # In a cluster the channel is served by another node than the keys of a store.
-        return None if self.client.is_sharded else self._channel(topic)
 
     async def publish(self, topic: str, packet: bytes) -> None:
         verb = "SPUBLISH" if self.client.is_sharded else "PUBLISH"
@@ -176,6 +171,10 @@ class RedisTransport(Transport):
         subscription = self._topics.get(topic)
         if subscription is not None:
             self._withdraw(subscription)
+
+    def channel_of(self, topic: str) -> bytes | None:
+        # A script runs where its keys are, and in a cluster it cannot publish to another slot.
+        return None if self.client.is_sharded else self._channel(topic)
 
     def _channel(self, topic: str) -> bytes:
         return f"{self._prefix}{topic}".encode()
