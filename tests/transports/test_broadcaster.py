@@ -269,6 +269,22 @@ async def test_a_backend_that_hangs_is_given_up_within_the_timeout(backend, tran
     await until(lambda: transport.is_healthy)
 
 
+async def test_a_client_library_that_cancels_what_it_waits_for_does_not_cancel_the_caller(backend, transport):
+    def cancelled():
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return future
+
+    await transport.open(nothing)
+    backend.publish = lambda channel, message: cancelled()
+    backend.disconnect = cancelled
+    with pytest.raises(BrokerUnavailable):
+        await transport.publish("t", b"x")
+    await until(lambda: not transport.is_healthy)
+    del backend.publish, backend.disconnect
+    await until(lambda: transport.is_healthy)
+
+
 @pytest.mark.parametrize("error", [OSError("gone"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "not UTF-8"), None])
 async def test_a_listener_that_dies_is_started_again_and_the_gap_is_told_before_anything_later(
     backend, transport, error, caplog
