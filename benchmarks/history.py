@@ -63,7 +63,7 @@ async def memory(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
     store, hub, packet = MemoryHistoryStore(), Hub(MemoryTransport()), Packet("event", b'"%s"' % (b"x" * 216), "said")
     await hub.open()
     for _ in range(options.members):
-        member = Member(hub.new_channel(), lambda frame: None, lambda message: None, lambda code, reason: None, 1)
+        member = Member(hub.new_channel(), *[lambda *_: None] * 3, max_topics=1)
         member.framer = JSON_FRAMER
         await hub.join("group:chat", member)
 

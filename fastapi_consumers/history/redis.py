@@ -34,7 +34,7 @@ GROUPS_PER_SCRIPT = 500
 
 
 class RedisHistoryStore(HistoryStore):
-    """Keeps the streams on one Redis (6.2 or newer) or Valkey server, which all processes share.
+    """Keeps the streams in Redis (6.2 or newer) or Valkey, on a server or a cluster that all processes share.
 
     Publishing and appending are one step: a packet that arrives can be read already, and packets arrive in the order of
     their offsets. Not so in a cluster, where a channel and a stream may be on different nodes: there ``publishes`` is
@@ -70,11 +70,7 @@ class RedisHistoryStore(HistoryStore):
 
     @property
     def publishes(self) -> bool:  # type: ignore[override]
-        return not self._is_sharded
-
-    @property
-    def _is_sharded(self) -> bool:
-        return bool(getattr(self.client, "is_sharded", False))
+        return not self.client.is_sharded
 
     async def open(self) -> None:
         """Raises ``ImproperlyConfigured`` if the server refuses us or is too old, ``BrokerUnavailable`` if it does not
@@ -128,7 +124,7 @@ class RedisHistoryStore(HistoryStore):
         for start in range(0, len(names), GROUPS_PER_SCRIPT):
             chunk = names[start : start + GROUPS_PER_SCRIPT]
             # The keys of one script share a slot.
-            scripts = [[group] for group in chunk] if self._is_sharded else [chunk]
+            scripts = [[group] for group in chunk] if self.client.is_sharded else [chunk]
             for answers in await asyncio.gather(*map(self._positions, scripts)):
                 found.update(answers)
         return found

@@ -11,11 +11,11 @@ from redis import Redis
 
 from fastapi_consumers.history import HistoryStore, MemoryHistoryStore, RedisHistoryStore
 from fastapi_consumers.history.sql import SQLHistoryStore
-from tests.transports.conftest import Broker
+from tests.transports.conftest import Broker, Cluster
 
-ALL = ("memory", "redis", "sqlite", "postgres")
+ALL = ("memory", "redis", "cluster", "sqlite", "postgres")
 #: Those that several store objects, and processes, can share.
-SHARED = ("redis", "sqlite", "postgres")
+SHARED = ("redis", "cluster", "sqlite", "postgres")
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     server = Broker(tmp_path_factory.mktemp("valkey"))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    nodes = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield nodes
+    nodes.stop()
 
 
 @pytest.fixture
@@ -50,9 +57,15 @@ class Backend:
         self.kind = kind
         self.name = f"t{secrets.token_hex(6)}"
         self.clock = Clock()
+        self.nodes: list[Broker] = []
         if kind == "redis":
             self.broker: Broker = request.getfixturevalue("broker")
+            self.nodes = [self.broker]
             self.url = f"{self.broker.url}?prefix={self.name}:"
+        elif kind == "cluster":
+            nodes: Cluster = request.getfixturevalue("cluster")
+            self.nodes = nodes.nodes
+            self.url = f"{nodes.url}?prefix={self.name}:"
         elif kind == "sqlite":
             self.url = f"sqlite:///{tmp_path / 'history.db'}"
         elif kind == "postgres":
@@ -62,34 +75,37 @@ class Backend:
         """A new store object over the same streams; in memory, each has its own."""
         if self.kind == "memory":
             return MemoryHistoryStore(time=self.clock, **options)
-        if self.kind == "redis":
+        if self.nodes:
             return RedisHistoryStore(self.url, **{"timeout": 10.0, **options})
         options = {"table_prefix": f"{self.name}_", "time": self.clock, "timeout": 20.0, **options}
         return SQLHistoryStore(self.url, **options)
 
     def pass_time(self, seconds: float) -> None:
         """Make everything that is kept so much older."""
-        if self.kind != "redis":
+        if not self.nodes:
             self.clock.now += seconds
-            return
-        # The server's clock cannot be turned, so what it wrote down is.
-        past = int(seconds * 1_000_000)
-        with Redis(port=self.broker.port) as redis:
-            for key in list(redis.scan_iter(f"{self.name}:*")):
-                kind = key.rpartition(b":")[2]
-                if kind == b"meta":
-                    redis.hincrby(key, "at", -past)
-                elif kind == b"events":
-                    entries = redis.xrange(key)
-                    redis.delete(key)
-                    for entry_id, fields in entries:
-                        redis.xadd(key, fields, id=_shifted(entry_id, past))
-                elif kind == b"keys":
-                    for field, value in redis.hgetall(key).items():
-                        redis.hset(key, field, _shifted(value, past))
-                elif kind == b"times":
-                    for member in redis.zrange(key, 0, -1):
-                        redis.zincrby(key, -past, member)
+        # A server's clock cannot be turned, so what it wrote down is.
+        for node in self.nodes:
+            with Redis(port=node.port) as redis:
+                for key in list(redis.scan_iter(f"{self.name}:*")):
+                    self._make_older(redis, key, int(seconds * 1_000_000))
+
+    @staticmethod
+    def _make_older(redis: Redis, key: bytes, past: int) -> None:
+        kind = key.rpartition(b":")[2]
+        if kind == b"meta":
+            redis.hincrby(key, "at", -past)
+        elif kind == b"events":
+            entries = redis.xrange(key)
+            redis.delete(key)
+            for entry_id, fields in entries:
+                redis.xadd(key, fields, id=_shifted(entry_id, past))
+        elif kind == b"keys":
+            for field, value in redis.hgetall(key).items():
+                redis.hset(key, field, _shifted(value, past))
+        elif kind == b"times":
+            for member in redis.zrange(key, 0, -1):
+                redis.zincrby(key, -past, member)
 
 
 def _shifted(entry_id: bytes, past: int) -> str:
