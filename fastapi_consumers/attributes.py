@@ -165,6 +165,8 @@ class Attributes:
 
     def pagination(self) -> BasePagination | None:
         value, where = self._find("pagination_class")
+        if isinstance(value, FunctionType):
+            return None  # As in history().
         return checked_pagination(value, where, self._problems)
 
     def dependencies(self) -> Dependencies | None:

@@ -562,6 +562,19 @@ def test_what_is_no_pagination_class_is_refused_everywhere(entry: Any) -> None:
         assert [problem.code for problem in caught.value.problems] == ["bad-pagination-class"], use
 
 
+def test_an_action_cannot_be_called_as_the_attribute_is() -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+
+        class Room(JSONConsumer):
+            @action
+            async def pagination_class(self) -> None: ...
+
+            @action
+            async def paginate(self) -> None: ...
+
+    assert [problem.code for problem in caught.value.problems] == ["action-shadows-attribute"] * 2
+
+
 def test_an_instance_whose_settings_were_broken_later_is_refused() -> None:
     class Late(CursorPagination):
         def __init__(self) -> None:
