@@ -46,13 +46,21 @@ class Keeper:
         self._plan: list[tuple[float, int, Job]] = []
         self._numbers = count()
         self._wake = asyncio.Event()
+        self._is_started = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="fastapi_consumers: presence and counts")
+        """Run what is due from now on. There is a task only while something is planned."""
+        self._is_started = True
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._is_started and self._task is None and self._plan:
+            self._task = asyncio.create_task(self._run(), name="fastapi_consumers: presence and counts")
 
     async def stop(self) -> None:
         """Nothing runs any more when this returns."""
+        self._is_started = False
         task, self._task = self._task, None
         while task is not None and not task.done():
             task.cancel()
@@ -69,6 +77,7 @@ class Keeper:
             heapq.heappush(self._plan, (when, next(self._numbers), job))
         if self._plan[0][0] == when:
             self._wake.set()
+            self._begin()
 
     async def run_due(self) -> None:
         """Run all jobs that are due by now."""
@@ -103,8 +112,11 @@ class Keeper:
         while True:
             self._wake.clear()
             await self.run_due()
+            if not self._plan:
+                self._task = None
+                return
             try:
-                async with asyncio.timeout(max(0.0, self._plan[0][0] - self.clock()) if self._plan else None):
+                async with asyncio.timeout(max(0.0, self._plan[0][0] - self.clock())):
                     await self._wake.wait()
             except TimeoutError:
                 pass

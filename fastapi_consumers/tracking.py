@@ -197,15 +197,18 @@ class Tracker:
         if group is None:
             return
         group.onlookers.discard(channel)
+        delay = WINDOW
         if group.members.pop(channel, None) is not None:
             group.entering.pop(channel, None)
             group.leaving[channel] = None
+            if self._grace(group):
+                # Nothing is announced yet, and whoever comes back elsewhere should find that it is away.
+                delay = 0.0
         if channel in group.seats:
             del group.seats[channel]
             group.freeing[channel] = None
-            # Somebody may be waiting for it.
-            self._plan_flush(group, 0.0)
-        self._plan_flush(group)
+            delay = 0.0  # Somebody may be waiting for it.
+        self._plan_flush(group, delay)
 
     def close(self) -> None:
         """Plan to tell the store all that it does not know yet, at once. What it is not told leases find out."""
@@ -286,9 +289,9 @@ class Tracker:
 
     async def _tell(self, group: _Group, change: Change) -> Outcome:
         assert self._store is not None
-        outcome = await self._store.update(
-            group.name, self._hub.process, change, lease=LEASE * group.ttl, grace=self._grace(group)
-        )
+        # Where nobody else could find out that this process has died, there is nothing to renew.
+        lease = LEASE * group.ttl if self._store.is_distributed else math.inf
+        outcome = await self._store.update(group.name, self._hub.process, change, lease=lease, grace=self._grace(group))
         if group.known and not outcome.known:
             # Others took us for dead, or the store has lost everything.
             group.entering = {**group.members, **group.entering}

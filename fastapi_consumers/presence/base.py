@@ -183,7 +183,10 @@ class PresenceStore(ABC):
 
     @abstractmethod
     async def update(self, group: str, process: str, change: Change, *, lease: float, grace: float) -> Outcome:
-        """Change what a process has in a group, and renew its lease there, in seconds from now."""
+        """Change what a process has in a group, and renew its lease there, in seconds from now.
+
+        A store that is not distributed may be given a lease that is infinite.
+        """
 
     @abstractmethod
     async def read(self, group: str, *, count_only: bool = False) -> Roster:
