@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+from fastapi_consumers.addressing import GROUP
 from fastapi_consumers.exceptions import BrokerUnavailable, GroupFull
-from fastapi_consumers.hub import GROUP, Hub, Member
+from fastapi_consumers.fanning import Member
+from fastapi_consumers.hub import Hub
 from fastapi_consumers.keeping import Keeper
 from fastapi_consumers.packets import decode_packet
 from fastapi_consumers.presence import MemoryPresenceStore, Presence
