@@ -27,10 +27,19 @@ end
 local function at(ms) return string.format('%.0f', ms) end
 """
 
+#: Connections as one string, since a client takes long to read many: for each of them the sizes of ref, key and info,
+#: with a space after each, and then these.
+_PACK = """
+local function pack(into, ref, key, info)
+  into[#into + 1] = #ref .. ' ' .. #key .. ' ' .. #info .. ' ' .. ref .. key .. info
+end
+"""
+
 #: ARGV: now or '', process, lease, grace, done, seat, limit, then four lists, each with the number of its elements
 #: before it: leave, enter (channel, key, info), free, reseat.
 _UPDATE = (
     _NOW
+    + _PACK
     + """
 local entries, keys, away, procs, seats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local process, lease, grace = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -71,7 +80,7 @@ local function remove(channel, entry)
   tally[1] = tally[1] - 1
   if entry[1] == '' then come_back(channel, tally) end
   keep_tally(entry[2], tally)
-  leaves[#leaves + 1] = {entry[4], entry[2], entry[3]}
+  pack(leaves, entry[4], entry[2], entry[3])
 end
 
 local known = redis.call('ZSCORE', procs, process) and 1 or 0
@@ -130,7 +139,7 @@ for i = first, last, 3 do
     if former ~= channel then redis.call('HDEL', entries, former) end
   else
     tally[1] = tally[1] + 1
-    joins[#joins + 1] = {ref, key, info}
+    pack(joins, ref, key, info)
   end
   keep_tally(key, tally)
   keep(channel, {process, key, info, ref})
@@ -156,27 +165,28 @@ for _, key in ipairs(KEYS) do
   local left = redis.call('PTTL', key)
   if left ~= -2 and left < longest then redis.call('PEXPIRE', key, at(longest)) end
 end
-return {known, seated, redis.call('HLEN', keys), joins, leaves}
+return {known, seated, redis.call('HLEN', keys), table.concat(joins), table.concat(leaves)}
 """
 )
 
 #: KEYS: e, k, p. ARGV: now or '', whether to count only.
 _READ = (
     _NOW
+    + _PACK
     + """
 local is_dead, any = {}, false
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', at(now))) do is_dead[name], any = true, true end
-if ARGV[2] == '1' and not any then return {redis.call('HLEN', KEYS[2]), {}} end
+if ARGV[2] == '1' and not any then return {redis.call('HLEN', KEYS[2]), ''} end
 local members, seen, count = {}, {}, 0
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local entry = cmsgpack.unpack(all[i + 1])
   if not is_dead[entry[1]] then
     if not seen[entry[2]] then seen[entry[2]], count = true, count + 1 end
-    if ARGV[2] ~= '1' then members[#members + 1] = {entry[4], entry[2], entry[3]} end
+    if ARGV[2] ~= '1' then pack(members, entry[4], entry[2], entry[3]) end
   end
 end
-return {count, members}
+return {count, table.concat(members)}
 """
 )
 
@@ -300,5 +310,15 @@ def _ms(seconds: float) -> int:
     return max(1, int(seconds * 1000))
 
 
-def _presents(rows: list[list[bytes]]) -> list[Present]:
-    return [Present(ref.decode(), key.decode(), info) for ref, key, info in rows]
+def _presents(packed: bytes) -> list[Present]:
+    presents: list[Present] = []
+    position = 0
+    while position < len(packed):
+        *sizes, _ = packed[position : position + 32].split(b" ", 3)
+        ref_size, key_size, info_size = map(int, sizes)
+        ref = position + sum(map(len, sizes)) + len(sizes)
+        key = ref + ref_size
+        info = key + key_size
+        position = info + info_size
+        presents.append(Present(packed[ref:key].decode(), packed[key:info].decode(), packed[info:position]))
+    return presents

@@ -472,6 +472,23 @@ async def test_a_server_that_is_away_is_told_at_startup_and_later(own_broker):
     await store.close()
 
 
+async def test_a_user_with_few_rights_is_enough(make_broker):
+    broker = make_broker()
+    rights = "+evalsha +eval +time +@hash +@sortedset +exists +pexpire +pttl +del +hello +select +client|setinfo"
+    broker.admin("ACL", "SETUSER", "app", "on", ">secret", "~fc:*", "&fc:*", *rights.split())
+    store = RedisPresenceStore(f"redis://app:secret@127.0.0.1:{broker.port}")
+    await store.open()
+    one = Process(store, "one")
+    await one.enter("c1")
+    await one.leave("c1")
+    await one.update(free=["c1"], seat="c2", limit=1, done=True)
+    await store.write_counts("one", {"g": 1}, lease=1)
+    assert await store.read_count("g", without="") == 1
+    assert (await store.read("g")).size == 1
+    await store.forget_counts("one")
+    await store.close()
+
+
 async def test_a_server_that_runs_no_scripts_is_refused_at_startup(make_broker):
     broker = make_broker()
     broker.admin("ACL", "SETUSER", "weak", "on", ">secret", "~*", "&*", "+@all", "-@scripting")
