@@ -108,8 +108,9 @@ def add_consumers(
         try:
             # The same server: appending and publishing are one step there.
             history = history_backend(chosen, None if history_url == url else history_url)
+            is_same = presence_url == url and transport is broadcast is None
             timeout = seconds_of(broker_timeout)
-            presence = presence_store(chosen, None if presence_url == url else presence_url, timeout=timeout)
+            presence = presence_store(chosen, None if is_same else presence_url, timeout=timeout)
         except ImproperlyConfigured as error:
             problems.extend(error.problems)
     if problems or chosen is None:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from broadcaster import Broadcast
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from fastapi_consumers import (
     BrokerUnavailable,
@@ -18,6 +18,7 @@ from fastapi_consumers import (
     PersonConsumer,
     action,
     add_consumers,
+    add_routes,
     path,
 )
 from fastapi_consumers.authentication import BaseAuthentication
@@ -456,8 +457,7 @@ async def test_a_broker_that_keeps_nothing_needs_a_place_to_keep_it(cls):
         return app
 
     with pytest.raises(ImproperlyConfigured, match="presence_url") as caught:
-        async with lifespan(app_of()):
-            pass
+        app_of()
     assert [problem.code for problem in caught.value.problems] == ["no-presence-store"]
     app = app_of(presence_url="memory://")
     async with lifespan(app), WebsocketCommunicator(app, "/a?name=ann") as ann:
@@ -476,13 +476,28 @@ async def test_without_a_place_only_asking_fails():
 
 
 async def test_max_connections_of_the_whole_app_needs_a_place_too():
-    app = FastAPI()
-    add_consumers(
-        app, [path("/{room}", Room.as_asgi(presence=None))], broadcast=Broadcast("memory://"), max_connections=5
-    )
+    routes = [path("/{room}", Room.as_asgi(presence=None))]
     with pytest.raises(ImproperlyConfigured, match="max_connections over BroadcasterTransport"):
+        add_consumers(FastAPI(), routes, broadcast=Broadcast("memory://"), max_connections=5)
+
+
+async def test_a_class_on_a_router_needs_it_too():
+    app, router = FastAPI(), APIRouter()
+    add_routes(router, [path("/{room}", Room)])
+    add_consumers(app, [], broadcast=Broadcast("memory://"))
+    app.include_router(router)
+    with pytest.raises(ImproperlyConfigured, match="presence over"):
         async with lifespan(app):
             pass
+
+
+async def test_a_store_of_ones_own():
+    class Own(MemoryPresenceStore):
+        pass
+
+    store = Own()
+    consumers = add_consumers(FastAPI(), [], presence_url=store)
+    assert consumers._presence is store
 
 
 @pytest.mark.parametrize(
@@ -500,15 +515,15 @@ async def test_max_connections_of_the_whole_app_needs_a_place_too():
 def test_what_a_url_means(options, kind):
     app = FastAPI()
     consumers = add_consumers(app, [], **options)
-    assert type(consumers._presence_store) is kind
+    assert type(consumers._presence) is kind
 
 
 def test_one_client_for_one_url():
     for options in ({"url": "redis://h/0"}, {"url": "redis://h/0", "presence_url": "redis://h/0"}):
         consumers = add_consumers(FastAPI(), [], **options)
-        assert consumers._presence_store.client is consumers._transport.client
+        assert consumers._presence.client is consumers._transport.client
     consumers = add_consumers(FastAPI(), [], url="redis://h/0", presence_url="redis://h/1")
-    assert consumers._presence_store.client is not consumers._transport.client
+    assert consumers._presence.client is not consumers._transport.client
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", 7, "postgresql://h", "redis://user:se cret@h:x", "redis+sentinel://h"])
