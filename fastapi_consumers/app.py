@@ -15,13 +15,14 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from .action_pagination import checked_pagination
 from .authentication import compile_authentications
-from .backends import HistoryBackend, history_backend
+from .backends import HistoryBackend, history_backend, presence_store
 from .codecs import encode_json
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem, Throttled
 from .history import HistoryStore
 from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
 from .permissions import compile_permissions
 from .plan import Defaults
+from .presence import PresenceStore
 from .routing import ChannelRoute, app_route, check_included, route_problems
 from .runtime import Consumers
 from .throttling import compile_throttles
@@ -39,6 +40,7 @@ def add_consumers(
     transport: Transport | None = None,
     broadcast: Broadcast | None = None,
     history_url: str | HistoryStore | None = None,
+    presence_url: str | PresenceStore | None = None,
     broker_timeout: float | timedelta = 1.0,
     authentication_classes: Sequence[Any] = (),
     permission_classes: Sequence[Any] = (),
@@ -68,6 +70,9 @@ def add_consumers(
         history_url: where groups with ``history`` keep it, if not at ``url``: ``redis://…``,
             ``sqlite+aiosqlite:///chat.db``, ``postgresql://…``, or a ``HistoryStore`` of your own.
         pagination_class: how consumers page that do not say otherwise: a class, or an instance with other settings.
+        presence_url: a Redis or Valkey server where processes share who is there, how many, and who has a seat where
+            ``max_connections`` is set, if not at ``url``; ``memory://`` if each process may know its own connections
+            only; or a ``PresenceStore`` of your own.
         exception_handlers: exception class to ``async def handler(consumer, exc) -> ConsumerError | None``.
         add_exception_handlers: let HTTP endpoints answer a ``ConsumerError`` with its HTTP status as JSON, and other
             WebSocket endpoints close with its code. ``False`` leaves that to handlers of your own.
@@ -102,19 +107,23 @@ def add_consumers(
         limits=Limits() if problems else dataclasses.replace(Limits(), **limits),
     )
     chosen = _transport(url, transport, broadcast, broker_timeout, problems)
-    history = HistoryBackend(None)
+    history, presence = HistoryBackend(None), None
     if chosen is not None:
         try:
             # The same server: appending and publishing are one step there.
             history = history_backend(chosen, None if history_url == url else history_url)
+            is_same = presence_url == url and transport is broadcast is None
+            timeout = seconds_of(broker_timeout)
+            presence = presence_store(chosen, None if is_same else presence_url, timeout=timeout)
         except ImproperlyConfigured as error:
             problems.extend(error.problems)
     if problems or chosen is None:
         raise ImproperlyConfigured("add_consumers()", problems)
     routes = [app_route(route, getattr(app.router, "dependencies", None) or ()) for route in channel_routes]
-    consumers = Consumers(chosen, defaults, history=history, direct_writes=direct_writes)
+    consumers = Consumers(chosen, defaults, history=history, presence=presence, direct_writes=direct_writes)
     for route in channel_routes:
         consumers.add_history(route.consumer_class._meta)
+        consumers.check_presence(route.consumer_class._meta)
 
     app.state.consumers = consumers
     app.router.routes.extend(routes)
@@ -243,6 +252,7 @@ def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:
     async def lifespan(app: Any) -> AsyncIterator[Any]:
         for options in check_included(app):
             consumers.add_history(options)
+            consumers.check_presence(options)
         async with consumers, inner(app) as state:
             consumers.check()
             try:

@@ -17,6 +17,7 @@ from .history import History
 from .options import LIMIT_NAMES, limit_mistake
 from .pagination import BasePagination
 from .permissions import BasePermission, compile_permissions, permission_of
+from .presence import Presence
 from .throttling import BaseThrottle, compile_throttles, throttle_of
 
 POLICY_LISTS = ("authentication_classes", "permission_classes", "throttle_classes", "connection_throttle_classes")
@@ -34,6 +35,7 @@ OPTION_NAMES = (
     "exception_handlers",
     "allowed_origins",
     "accept_refused",
+    "presence",
 )
 
 
@@ -168,6 +170,14 @@ class Attributes:
         if isinstance(value, FunctionType):
             return None  # As in history().
         return checked_pagination(value, where, self._problems)
+
+    def presence(self) -> Presence | None:
+        value, where = self._find("presence")
+        if value is not None and not isinstance(value, Presence):
+            fix = "write `presence = Presence(key=lambda consumer: consumer.user.id)`"
+            self._mistake("presence", where, value, "an instance of fastapi_consumers.presence.Presence", fix)
+            return None
+        return value
 
     def dependencies(self) -> Dependencies | None:
         entries, where = self._list("dependencies", "Depends(...)")

@@ -1,10 +1,12 @@
 """Which stores go with which transport. Asked by whoever sets up an application or a publisher."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
 
 from .exceptions import ImproperlyConfigured, Problem
 from .history import HistoryStore, MemoryHistoryStore, store_of
-from .redis_client import safe_url
+from .presence import MemoryPresenceStore, PresenceStore, RedisPresenceStore
+from .redis_client import SCHEMES, RedisClient, safe_url
 from .transports import RedisTransport, Transport
 
 
@@ -48,3 +50,35 @@ def history_backend(transport: Transport, history_url: str | HistoryStore | None
         raise ImproperlyConfigured("The history", [problem])
     shares = client is not None and getattr(store, "client", None) is client
     return HistoryBackend(store, shares and store.publishes)
+
+
+def presence_store(
+    transport: Transport, presence_url: str | PresenceStore | None, *, timeout: float = 1.0
+) -> PresenceStore | None:
+    """The store that ``presence_url`` names or is; by default the transport's own server, where that can keep it.
+
+    ``None`` if nothing is named and there is no place that all processes share. A store of one process beside a
+    transport of many is allowed, since it has to be asked for: each process knows its own connections then.
+
+    Args:
+        timeout: seconds that a server of its own may take to answer.
+
+    Raises ``ImproperlyConfigured`` for a URL that cannot be meant.
+    """
+    if isinstance(presence_url, PresenceStore):
+        return presence_url
+    if presence_url is None:
+        if isinstance(transport, RedisTransport):
+            return RedisPresenceStore(transport.client)
+        return None if transport.is_distributed else MemoryPresenceStore()
+    try:
+        scheme = urlsplit(presence_url).scheme if isinstance(cast(object, presence_url), str) else ""
+    except ValueError:  # Its text may quote the password.
+        scheme = ""
+    if scheme == "memory":
+        return MemoryPresenceStore()
+    if scheme in SCHEMES:
+        return RedisPresenceStore(RedisClient(presence_url, timeout=timeout))
+    found, expected = f"presence_url={safe_url(presence_url)!r}", "redis://, rediss://, unix:// or memory://"
+    problem = Problem("bad-presence-url", "presence_url", found, expected, "write one of these, or leave it out")
+    raise ImproperlyConfigured("The presence", [problem])

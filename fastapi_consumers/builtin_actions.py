@@ -45,6 +45,14 @@ def history_action(params: type[PageParams]) -> Action:
     return _builtin("history", history)
 
 
+async def _presence(consumer: Any, group: str | None = None) -> dict[str, Any]:
+    """Who is in a group that the consumer is in."""
+    if group is not None and group not in consumer.group_names:
+        raise PermissionDenied("Only a member of this group is told who is in it.", code="not_a_member")
+    found: dict[str, Any] = await consumer.get_presence(group)
+    return found
+
+
 def _builtin(name: str, function: Any) -> Action:
     problems: list[Problem] = []
     action = compile_action(
@@ -56,3 +64,5 @@ def _builtin(name: str, function: Any) -> Action:
 
 #: By wire name.
 BUILTINS: Mapping[str, Action] = {"cancel": _builtin("cancel", _cancel)}
+#: Those of classes with ``presence``.
+PRESENCE_BUILTINS: Mapping[str, Action] = {"presence": _builtin("presence", _presence)}

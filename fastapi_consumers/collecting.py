@@ -39,9 +39,6 @@ HOOKS = (
     "lifespan",
 )
 
-#: Attributes that consumers are going to have: an action of such a name would stand in their way.
-RESERVED = frozenset({"presence", "get_presence"})
-
 
 class Locals(NamedTuple):
     """The local names of a function. Annotations written as text may name them, and nothing else remembers them."""
@@ -142,10 +139,16 @@ def collect(declared: Declared) -> tuple[ConsumerOptions, list[Problem]]:
         exception_handlers=MappingProxyType(get.exception_handlers()),
         allowed_origins=get.strings("allowed_origins"),
         accept_refused=get.boolean("accept_refused"),
+        presence=get.presence(),
         limits=MappingProxyType(get.limits()),
         overridden=frozenset(hook for hook in HOOKS if any(hook in vars(klass) for klass in declared.own)),
         unresolved=tuple(unresolved),
     )
+    if options.presence is not None and not hasattr(cls, "get_presence"):
+        fix = "derive the class from GroupConsumer"
+        problems.append(
+            Problem("presence-out-of-reach", cls.__qualname__, "presence on it", "presence on a GroupConsumer", fix)
+        )
     return options, problems
 
 
@@ -174,7 +177,7 @@ def _methods(declared: Declared, attribute: str, decorator: str, problems: list[
             inner = _inner(value)
             if inner is not None and _mark_of(inner, attribute) is not None:
                 problems.append(_wrong_order(klass, name, inner, value, decorator))
-            elif mark is not None and (name in RESERVED or any(_declares(base, name) for base in framework)):
+            elif mark is not None and any(_declares(base, name) for base in framework):
                 problems.append(_shadowing(klass, name, value, mark, decorator))
             elif mark is not None:
                 found[name] = Method(klass, name, value, mark)
@@ -372,17 +375,7 @@ def _check_names(declared: Declared, problems: list[Problem]) -> None:
     """An attribute that looks like a misspelt option would be ignored in silence, and with it a policy or a limit."""
     for klass in declared.own:
         for name, value in vars(klass).items():
-            if name in RESERVED and (isinstance(value, type) or not callable(value)):
-                problems.append(
-                    Problem(
-                        "not-supported-yet",
-                        f"{klass.__qualname__}.{name}",
-                        f"the attribute {name!r}, which would be ignored in silence",
-                        "only options that work",
-                        "leave it out until a version that supports it",
-                    )
-                )
-            if name in OPTION_NAMES or name in RESERVED or name.startswith("_") or callable(value):
+            if name in OPTION_NAMES or name.startswith("_") or callable(value):
                 continue
             looks_like_one = name.startswith("max_") or name.endswith(("_classes", "_class", "_origins", "_timeout"))
             near = difflib.get_close_matches(name, OPTION_NAMES, n=1, cutoff=0.85 if looks_like_one else 0.9)

@@ -5,7 +5,7 @@ Used by the hub, which says who they are and in which order packets come.
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from pydantic_core import from_json
 
@@ -23,7 +23,7 @@ MAX_HELD = 4096
 class Member:
     """One consumer as the hub sees it: where its frames go and how they are made."""
 
-    __slots__ = ("channel", "close", "framer", "has_left", "max_topics", "push", "receive", "topics")
+    __slots__ = ("channel", "close", "consumer", "framer", "has_left", "max_topics", "push", "receive", "topics")
 
     def __init__(
         self,
@@ -41,6 +41,8 @@ class Member:
         self.has_left = False
         #: Known once the subprotocol has been chosen; until then, and for raw consumers, events are not framed.
         self.framer: Framer | None = None
+        #: The consumer, once there is one.
+        self.consumer: Any = None
         self.push = push
         self.receive = receive
         self.close = close
@@ -78,7 +80,7 @@ class Fanning:
     Raises ``BadPacket`` for a packet whose data is not of its kind, before anybody has got anything.
     """
 
-    __slots__ = ("_closing", "_event", "_frames", "_group", "_late", "_offset", "_packet", "_single")
+    __slots__ = ("_closing", "_event", "_frames", "_group", "_late", "_notice", "_offset", "_packet", "_single")
 
     def __init__(self, packet: Packet, group: str | None = None, offset: int | None = None, late: Late | None = None):
         self._packet = packet
@@ -87,10 +89,13 @@ class Fanning:
         self._late = late
         self._frames: dict[Framer | None, tuple[Frame | None, Droppable]] = {}
         self._event: Event | None = None
+        self._notice: Notice | None = None
         self._single: Frame | None = None
         self._closing = (0, "")
         if packet.kind == "event":
             self._event = Event(packet.name, packet.data, group, offset)
+        elif packet.kind == "notice":
+            self._notice = _notice_of(packet)
         elif packet.kind == "close":
             self._closing = _close_of(packet)
         elif packet.kind == "message":
@@ -104,6 +109,8 @@ class Fanning:
             members = [member for member in members if member.channel != packet.exclude]
         if self._event is not None:
             self._push_event(members, self._late)
+        elif self._notice is not None:
+            tell(members, self._notice, self._late)
         elif self._single is not None:
             droppable = Droppable(self._group)
             for member in members:
@@ -159,14 +166,23 @@ class Fanning:
 
 def tell(members: Iterable[Member], notice: Notice, late: Late | None = None) -> None:
     """Send a notice to all members that have a framer. Those who wait to be told where they joined do not need it."""
-    frames: dict[Framer, Frame] = {}
+    frames: dict[Framer, Frame | None] = {}
     for member in members:
         framer = member.framer
         if framer is None or (late is not None and isinstance(late.get(member.channel), Held)):
             continue
         if framer not in frames:
-            frames[framer] = framer.notice(notice)
-        member.push(frames[framer], None)
+            frames[framer] = _notice_frame(framer, notice)
+        if (frame := frames[framer]) is not None:
+            member.push(frame, None)
+
+
+def _notice_frame(framer: Framer, notice: Notice) -> Frame | None:
+    try:
+        return framer.notice(notice)
+    except Exception:
+        logger.exception("the notice %r could not be encoded; members with this encoding miss it", notice.type)
+        return None
 
 
 def gap_frame(framer: Framer, group: str) -> Frame:
@@ -179,6 +195,13 @@ def _message_of(packet: Packet) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise BadPacket("a message without a type")
     return message
+
+
+def _notice_of(packet: Packet) -> Notice:
+    fields = _json_of(packet)
+    if not isinstance(fields, dict):
+        raise BadPacket("a notice without fields")
+    return Notice(cast(Any, packet.name), fields)
 
 
 def _close_of(packet: Packet) -> tuple[int, str]:

@@ -237,6 +237,10 @@ class Hub:
         else:
             await self.transport.publish(topic, encode_packet(packet))
 
+    async def publish_here(self, topic: str, packet: Packet) -> None:
+        """Hand the packet to the members in this process alone."""
+        await self._deliver(topic, encode_packet(packet))
+
     async def send(self, channel: str, packet: Packet) -> None:
         """Hand the packet to one channel, wherever it is; nothing happens if there is none of that name."""
         addressed = for_channel(channel, packet)

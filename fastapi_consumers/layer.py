@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from .addressing import GROUP, message_for_group, message_packet
+from .addressing import message_for_group, message_packet
 from .groups import check_group
 from .hub import Hub
 
@@ -20,19 +20,23 @@ class ChannelLayer:
         self._ready_hub = ready_hub
 
     async def group_add(self, group: str, channel: str) -> None:
-        """Add a channel of this process to a group. Raises ``InvalidGroup``, and ``ValueError`` for no such channel."""
+        """Add a channel of this process to a group.
+
+        Raises ``InvalidGroup``, ``TooManyGroups``, ``GroupFull`` beyond the ``max_connections`` of the channel's
+        consumer, and ``ValueError`` for no such channel.
+        """
         hub = await self._ready_hub()
         member = hub.find(channel)
-        if member is None:
+        if member is None or member.consumer is None:
             raise ValueError(f"There is no channel {channel!r} in this process; only its own process can add it.")
-        await hub.join(GROUP + check_group(group), member)
+        await member.consumer._add(check_group(group))
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """Take a channel of this process out of a group; nothing happens if it is in neither."""
+        """Take a channel of this process out of a group; nothing happens if it is not in it."""
         hub = await self._ready_hub()
         member = hub.find(channel)
-        if member is not None:
-            await hub.leave(GROUP + check_group(group), member)
+        if member is not None and member.consumer is not None:
+            await member.consumer._discard(check_group(group))
 
     async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
         """Call the event method for ``message["type"]`` in every member. Raises ``ValueError`` without a type."""

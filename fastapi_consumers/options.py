@@ -16,6 +16,7 @@ from .groups import GroupTemplate
 from .history import History
 from .pagination import BasePagination
 from .permissions import BasePermission
+from .presence import Presence
 from .serializers import ResponseSerializer
 from .throttling import BaseThrottle
 
@@ -55,6 +56,8 @@ class Limits:
     max_groups: int = 128
     #: Connections per group; ``None`` for no limit.
     max_connections: int | None = None
+    #: Seconds after which a process that died has given back its seats in groups with ``max_connections``.
+    lease_timeout: float = 60.0
 
     def __post_init__(self) -> None:
         for name in LIMIT_NAMES:
@@ -112,6 +115,7 @@ class ConsumerOptions:
     exception_handlers: Mapping[type[Exception], ExceptionHandler] = field(default_factory=lambda: MappingProxyType({}))
     allowed_origins: tuple[str, ...] | None = None
     accept_refused: bool | None = None
+    presence: Presence | None = None
     #: The limits that the class sets itself.
     limits: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     #: Hooks that the class or a base of its own overrides.
@@ -149,6 +153,8 @@ class ConsumerOptions:
             lines += _rows("exception handlers", [kind.__name__ for kind in self.exception_handlers])
         if self.allowed_origins is not None:
             lines += _rows("allowed origins", list(self.allowed_origins) or ["none"])
+        if self.presence is not None:
+            lines += _rows("presence", [repr(self.presence)])
         lines += _rows("limits", [f"{name} = {value!r}" for name, value in self.limits.items()])
         lines += _rows("unresolved", [f"{where}: {message}" for where, message in self.unresolved])
         return "\n".join(lines)

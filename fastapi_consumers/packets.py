@@ -17,14 +17,16 @@ from .messages import Position
 
 VERSION = b"1"
 
-#: event: an event for the members; text, bytes: a frame relayed as it is; message: a channel layer message for the
-#: members' event methods; close: close the members' sockets.
-Kind = Literal["event", "text", "bytes", "message", "close"]
-KINDS = frozenset({"event", "text", "bytes", "message", "close"})
+#: event: an event for the members; notice: one of the framework's own, its fields as data; text, bytes: a frame relayed
+#: as it is; message: a channel layer message for the members' event methods; close: close the members' sockets.
+Kind = Literal["event", "notice", "text", "bytes", "message", "close"]
+KINDS = frozenset({"event", "notice", "text", "bytes", "message", "close"})
 
 
 class Packet(NamedTuple):
-    """``name`` is the event's; ``exclude`` the channel that does not get it; ``only`` the one channel that does.
+    """``name`` is the event's, or the notice's type.
+
+    ``exclude`` is the channel that does not get it, ``only`` the one channel that does.
 
     ``key``: an event replaces one of the same group and key that still waits for a client that coalesces.
     """

@@ -72,6 +72,7 @@ class Plan:
         self.allowed_origins = (
             options.allowed_origins if options.allowed_origins is not None else defaults.allowed_origins
         )
+        self.presence = options.presence
         self.accept_refused = options.accept_refused if options.accept_refused is not None else defaults.accept_refused
         if builtins and options.history is not None:
             params = pagination_for_streams(self.pagination, CursorPagination).Params

@@ -10,9 +10,9 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from .actions import Action
-from .addressing import GROUP, Addressed, close_for, event_for, event_for_group
-from .backends import HistoryBackend, history_backend
-from .builtin_actions import BUILTINS
+from .addressing import Addressed, close_for, event_for, event_for_group
+from .backends import HistoryBackend, history_backend, presence_store
+from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .exceptions import ImproperlyConfigured, NotFound, Problem
 from .groups import check_group
 from .histories import Histories
@@ -21,9 +21,11 @@ from .hub import Hub
 from .inbox import Watch
 from .lanes import Lane, find_lane
 from .layer import ChannelLayer
+from .membership import Membership
 from .messages import Position
 from .options import ConsumerOptions
 from .plan import Defaults, Plan
+from .presence import PresenceStore
 from .throttling import TokenBuckets
 from .transports import MemoryTransport, Transport
 from .types import CloseCode, Send
@@ -49,6 +51,7 @@ class Consumers:
         defaults: Defaults | None = None,
         *,
         history: HistoryBackend | None = None,
+        presence: PresenceStore | None = None,
         direct_writes: bool = True,
     ) -> None:
         self._direct_writes = direct_writes
@@ -65,7 +68,9 @@ class Consumers:
         self.histories = Histories()
         self._history = history if history is not None else history_backend(self._transport, None)
         self._saved: Mapping[str, History] = {}
+        self._presence = presence if presence is not None else presence_store(self._transport, None)
         self.hub = self._new_hub()
+        self.membership = Membership(self.hub, self._presence)
         self.layer = ChannelLayer(self._ready_hub)
         self._plans: dict[type[Any], Plan] = {}
         #: The event loop that it is open in, and the one that it is being opened in with the task that does so.
@@ -118,9 +123,13 @@ class Consumers:
             self._renew()
         try:
             await self.hub.open()
+            await self.membership.open()
             await self.save_templates()
         except BaseException:
-            await self.hub.close()
+            try:
+                await self.membership.close()
+            finally:
+                await self.hub.close()
             raise
         else:
             self._loop = loop
@@ -132,6 +141,7 @@ class Consumers:
 
     def _renew(self) -> None:
         self.hub = self._new_hub()
+        self.membership = Membership(self.hub, self._presence)
         self.watch, self.connections = Watch(), set()
 
     def add_history(self, options: ConsumerOptions) -> None:
@@ -146,6 +156,13 @@ class Consumers:
             )
             raise ImproperlyConfigured(options.name, [problem])
         self.histories.add(options)
+
+    def check_presence(self, options: ConsumerOptions) -> None:
+        """Raises ``ImproperlyConfigured`` for a class that needs what processes share, where they share nothing."""
+        limit = options.limits.get("max_connections", self.defaults.limits.max_connections)
+        needs = [name for name, value in (("presence", options.presence), ("max_connections", limit)) if value]
+        if needs and (problems := self.membership.problems_of(options.name, needs=" and ".join(needs))):
+            raise ImproperlyConfigured(options.name, problems)
 
     async def save_templates(self) -> None:
         """Tell the store which groups have a history, for publishers in other programs; once for each change."""
@@ -170,10 +187,13 @@ class Consumers:
         await self.close_sockets()
         self.watch.close()
         try:
-            await self.hub.close()
+            await self.membership.close()
         finally:
-            self._loop = None
-            self._renew()
+            try:
+                await self.hub.close()
+            finally:
+                self._loop = None
+                self._renew()
 
     async def close_sockets(self) -> None:
         """Close all sockets of this process with 1012, and wait for their consumers to be torn down."""
@@ -199,8 +219,11 @@ class Consumers:
         plan = self._plans.get(cls)
         if plan is None or plan.options is not cls._meta:
             builtins: Mapping[str, Action] = BUILTINS if getattr(cls, "_has_actions", False) else {}
+            if builtins and cls._meta.presence is not None:
+                builtins = {**builtins, **PRESENCE_BUILTINS}
             plan = Plan(cls, self.defaults, builtins)
             self.add_history(plan.options)
+            self.check_presence(plan.options)
             self._plans[cls] = plan
         return plan
 
@@ -279,8 +302,30 @@ class Consumers:
             await hub.publish(*addressed)
 
     async def get_connection_count(self, group: str) -> int:
-        """How many connections are in a group."""
-        return self.hub.count(GROUP + check_group(group))
+        """How many connections are in a group, in all processes where they share a Redis or Valkey server.
+
+        Those of this process are counted at this moment, those of others as they were up to a quarter of a second ago;
+        what a process had that died is counted for up to 15 seconds. Over a transport that has no ``presence_url`` to
+        go with it, this process's alone are counted.
+
+        Raises ``InvalidGroup``, and ``BrokerUnavailable`` if the others' are not to be known.
+        """
+        if self.membership.is_shared:
+            await self._ready_hub()
+        return await self.membership.count(group)
+
+    async def get_presence(self, group: str, *, count_only: bool = False) -> dict[str, Any]:
+        """Who is in a group: ``{"count": …, "members": {key: {"metas": [{"ref": …, …}, …]}}}``.
+
+        Args:
+            count_only: leave the members out, of which there may be many.
+
+        Raises ``InvalidGroup``, ``BrokerUnavailable``, and ``ImproperlyConfigured`` over a transport that has no
+        ``presence_url`` to go with it.
+        """
+        if self.membership.is_shared:
+            await self._ready_hub()
+        return await self.membership.presence(group, count_only=count_only)
 
 
 def get_consumers(connection: HTTPConnection) -> Consumers:

@@ -2,6 +2,7 @@ import asyncio
 import logging
 from collections import Counter
 
+import ormsgpack
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -635,6 +636,24 @@ async def test_an_event_that_one_framer_cannot_encode_reaches_the_members_of_the
     assert len(caplog.records) == 1
 
 
+async def test_a_notice_is_framed_for_each_encoding_and_reaches_those_that_can_encode_it(hub, caplog):
+    class Broken(type(JSON_FRAMER)):
+        def notice(self, notice):
+            raise ValueError("cannot")
+
+    json, msgpack, broken, raw = (Recorder(hub, framer) for framer in (JSON_FRAMER, MSGPACK_FRAMER, Broken(), None))
+    for each in (json, msgpack, broken, raw):
+        await hub.join(ROOM, each.member)
+    packet = Packet("notice", b'{"group":"room","count":1}', "presence")
+    await hub.publish(ROOM, packet)
+    await hub.publish_here(ROOM, packet)
+    assert json.texts == ['{"type":"presence","group":"room","count":1}'] * 2
+    notice = {"type": "presence", "group": "room", "count": 1}
+    assert [ormsgpack.unpackb(data) for data in msgpack.texts] == [notice] * 2
+    assert broken.frames == raw.frames == []
+    assert len(caplog.records) == 2
+
+
 async def test_one_may_be_left_out(hub):
     recorders = [Recorder(hub) for _ in range(FAN_OUT_CHUNK + 2)]
     for recorder in recorders:
@@ -687,6 +706,8 @@ async def test_one_channel_is_reached_by_its_name(hub):
         encode_packet(Packet("message", b"[1]")),
         encode_packet(Packet("message", b'{"type":[]}')),
         encode_packet(Packet("message", b'{"no":"type"}')),
+        encode_packet(Packet("notice", b"no json", "presence")),
+        encode_packet(Packet("notice", b"[1]", "presence")),
         encode_packet(Packet("close", b"null")),
         encode_packet(Packet("close", b'["1000","x"]')),
         encode_packet(Packet("close", b"[1000]")),

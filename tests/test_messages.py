@@ -3,8 +3,8 @@ import copy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.frames import Opcode
 from websockets.frames import Frame as Parsed
+from websockets.frames import Opcode
 from websockets.streams import StreamReader
 
 from fastapi_consumers.messages import Frame, bytes_frame, text_frame

@@ -8,11 +8,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from ..addressing import GROUP
 from ..backlog import Overflow
 from ..connection import Connection
 from ..exceptions import ImproperlyConfigured, Problem
-from ..groups import check_group
 from ..identity import ANONYMOUS
 from ..layer import ChannelLayer
 from ..messages import Position, bytes_frame, text_frame
@@ -21,7 +19,7 @@ from ..options import ConsumerOptions
 from ..runtime import Consumers
 from ..streams import Recovery
 from ..types import CloseCode, check_close_code
-from .running import run, serve
+from .running import announce, run, serve
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,6 +78,7 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     max_concurrent_actions: ClassVar[int]
     max_groups: ClassVar[int]
     max_connections: ClassVar[int | None]
+    lease_timeout: ClassVar[float]
 
     _connection: Connection
     #: The groups that were joined, in order, and whether their ``on_join`` has been called.
@@ -227,6 +226,11 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
+    async def _add(self, group: str) -> bool:
+        """Become a member and nothing else, within the limits; ``False`` if it was one already."""
+        connection = self._connection
+        return await self.consumers.membership.join(group, connection.member, connection.plan.limits)
+
     async def _join(self, group: str, recover: Position | None = None, *, recovers: bool = False) -> bool:
         """Become a member; ``False`` if it was one already. ``recovers``: it asks for recovery, ``recover`` or not."""
         connection, limits = self._connection, self._connection.plan.limits
@@ -235,15 +239,21 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
             self.consumers.histories.learn(group, history)
             if recovers or recover is not None:
                 recovery = Recovery(recover, limits.max_recovery, limits.max_recovery_bytes)
-        if not await self.consumers.hub.join(
-            GROUP + check_group(group), connection.member, limits.max_connections, history, recovery
-        ):
+        if not await self.consumers.membership.join(group, connection.member, limits, history, recovery):
             return False
         self._groups[group] = False
         return True
 
     async def _leave(self, group: str) -> bool:
-        return await self.consumers.hub.leave(GROUP + check_group(group), self._connection.member)
+        return await self.consumers.membership.leave(group, self._connection.member)
+
+    async def _discard(self, group: str) -> bool:
+        """Be no member any more, and tell the hooks if they were told of the join; ``False`` if it was none."""
+        if not await self._leave(group):
+            return False
+        if self._groups.pop(group, False):
+            await announce(self, "leave", group)
+        return True
 
     # -- outside of a routing table --------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from ..groups import check_group
 from ..history import History, HistorySlice
 from ..messages import Position
 from ..packets import Packet
+from ..presence import Presence
 from .json import JSONConsumer
 from .running import announce
 
@@ -19,6 +20,8 @@ class GroupConsumer(JSONConsumer, abstract=True):
 
     #: How much of its groups' past is kept, so that clients can read it, and come back without a loss.
     history: ClassVar[History | None]
+    #: Shows the members of its groups who is there.
+    presence: ClassVar[Presence | None]
 
     async def broadcast(
         self,
@@ -70,7 +73,8 @@ class GroupConsumer(JSONConsumer, abstract=True):
 
         In ``connect()``, before the socket is accepted, ``on_join`` waits until it is.
 
-        Raises ``InvalidGroup``, ``TooManyGroups`` beyond ``max_groups``, and ``GroupFull`` beyond ``max_connections``.
+        Raises ``InvalidGroup``, ``TooManyGroups`` beyond ``max_groups``, ``GroupFull`` beyond ``max_connections``, and
+        ``BrokerUnavailable``.
         """
         if not await self._join(group, recover):
             return False
@@ -86,11 +90,7 @@ class GroupConsumer(JSONConsumer, abstract=True):
 
     async def leave(self, group: str) -> bool:
         """Be no member of a group any more; ``False`` if it was none."""
-        if not await self._leave(group):
-            return False
-        if self._groups.pop(group, False):
-            await announce(self, "leave", group)
-        return True
+        return await self._discard(group)
 
     async def read_history(
         self,
@@ -109,8 +109,19 @@ class GroupConsumer(JSONConsumer, abstract=True):
         return await history.read(after=after, before=before, limit=limit, newest_first=newest_first)
 
     async def get_connection_count(self, group: str | None = None) -> int:
-        """How many connections are in a group."""
+        """How many connections are in a group, as ``Consumers.get_connection_count`` has it."""
         return await self.consumers.get_connection_count(self._default_group() if group is None else group)
+
+    async def get_presence(self, group: str | None = None) -> dict[str, Any]:
+        """Who is in a group: ``{"count": …, "members": {key: {"metas": [{"ref": …, …}, …]}}}``.
+
+        ``count`` is how many keys there are. With ``count_only`` there is nothing else. Raises ``BrokerUnavailable``.
+        """
+        presence = self._connection.plan.presence
+        return await self.consumers.get_presence(
+            self._default_group() if group is None else group,
+            count_only=presence is not None and presence.count_only,
+        )
 
 
 class PersonConsumer(GroupConsumer, abstract=True):

@@ -147,6 +147,7 @@ class _Life:
             consumer = self._consumer = self._cls()
             consumer._connection = connection
             consumer._groups = {}
+            connection.member.consumer = consumer
             if "on_overflow" in plan.options.overridden:
                 connection.overflowing.hook = consumer.on_overflow
             connection.dispatcher = Dispatcher(
@@ -357,7 +358,7 @@ class _Life:
         steps: list[Callable[[], Awaitable[Any]]] = []
         if connection.dispatcher is not None:
             steps.append(connection.dispatcher.stop)
-        steps.append(lambda: self._consumers.hub.leave_all(connection.member))
+        steps.append(lambda: self._consumers.membership.leave_all(connection.member))
         if consumer is not None and self._connected:
             # Before the close handshake, which a peer that is half gone can make last.
             steps += [_leaving(consumer, group) for group, announced in consumer._groups.items() if announced]
@@ -394,6 +395,9 @@ async def announce(consumer: "Consumer", name: str, group: str) -> None:
     """Call the method and the registered functions for ``"join"`` or ``"leave"``."""
     options = type(consumer)._meta
     if name == "join":
+        presence = consumer._connection.plan.presence
+        if presence is not None:
+            await consumer.consumers.membership.enter(group, consumer._connection.member, presence, consumer)
         consumer._groups[group] = True
     else:
         consumer._left = group

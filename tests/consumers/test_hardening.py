@@ -14,7 +14,6 @@ from starlette.datastructures import Headers
 from fastapi_consumers import (
     ConsumerError,
     GroupConsumer,
-    ImproperlyConfigured,
     JSONConsumer,
     PermissionDenied,
     action,
@@ -494,23 +493,6 @@ async def test_every_close_code_that_can_be_sent_is(connect, code):
     async with connect(Leaving) as client:
         await client.send_json_to({"action": "unguarded", "data": {"code": code}})
         await client.assert_closed(code)
-
-
-# Options that do nothing yet
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("presence", True),
-    ],
-)
-def test_an_option_that_is_not_supported_yet_is_refused(name, value):
-    with pytest.raises(ImproperlyConfigured) as caught:
-        type("Wishing", (GroupConsumer,), {name: value, "__module__": __name__})
-    (problem,) = caught.value.problems
-    assert problem.code == "not-supported-yet"
-    assert name in problem.where
 
 
 # Groups

@@ -29,6 +29,9 @@ Expected = tuple[str, ...]
 class Server:
     """One process. ``options`` are uvicorn's, ``expected`` what lines of its log may hold."""
 
+    #: What it runs.
+    script = HERE / "app.py"
+
     def __init__(self, log: Path, options: dict[str, Any], expected: Expected) -> None:
         self._log = log
         self._options = {"loop": "auto", "ws": "auto", "lifespan": "on", **options}
@@ -45,7 +48,7 @@ class Server:
             self.port = listening.getsockname()[1]
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, str(HERE / "app.py"), str(listening.fileno()), json.dumps(self._options)],
+                    [sys.executable, str(self.script), str(listening.fileno()), json.dumps(self._options)],
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     pass_fds=[listening.fileno()],
