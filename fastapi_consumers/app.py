@@ -110,11 +110,12 @@ def add_consumers(
     history, presence = HistoryBackend(None), None
     if chosen is not None:
         try:
-            # The same server: appending and publishing are one step there.
-            history = history_backend(chosen, None if history_url == url else history_url)
-            is_same = presence_url == url and transport is broadcast is None
-            timeout = seconds_of(broker_timeout)
-            presence = presence_store(chosen, None if is_same else presence_url, timeout=timeout)
+            # What is at the same server shares the transport's connections; appending and publishing are one step there.
+            default_url = url if transport is None and broadcast is None else None
+            history = history_backend(chosen, None if history_url == default_url else history_url)
+            presence = presence_store(
+                chosen, None if presence_url == default_url else presence_url, timeout=seconds_of(broker_timeout)
+            )
         except ImproperlyConfigured as error:
             problems.extend(error.problems)
     if problems or chosen is None:
