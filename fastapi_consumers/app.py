@@ -110,7 +110,7 @@ def add_consumers(
     history, presence = HistoryBackend(None), None
     if chosen is not None:
         try:
-            # What is at the same server shares the transport's connections; appending and publishing are one step there.
+            # What is at the same server shares the transport's connections, and appending publishes there by itself.
             default_url = url if transport is None and broadcast is None else None
             history = history_backend(chosen, None if history_url == default_url else history_url)
             presence = presence_store(

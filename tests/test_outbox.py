@@ -553,7 +553,7 @@ def test_nothing_is_lost_unseen_duplicated_or_reordered(steps, overflow, has_lan
     asyncio.run(run())
 
 
-# -- a lane --------------------------------------------------------------------------------------------------------------
+# -- a lane ------------------------------------------------------------------------------------------------------------
 
 
 class Wire:
@@ -667,7 +667,7 @@ async def test_send_gets_a_message_of_its_own_whoever_else_has_the_frame():
     assert texts == ["a!", "a!"]
 
 
-# -- other policies than to disconnect -----------------------------------------------------------------------------------
+# -- other policies than to disconnect ---------------------------------------------------------------------------------
 
 EVENT = Droppable("g", None, lambda: text_frame("gap"))
 DROPPING = ["drop_oldest", "drop_newest", "coalesce"]
