@@ -26,7 +26,8 @@ from .types import CloseCode
 
 async def identify(connection: Connection) -> None:
     """Ask the authentications whose handshake it is. Raises what they raise, and for a credential that has ended."""
-    _take(connection, *await authenticate_with(connection.plan.authentications, connection))
+    user, auth = await authenticate_with(connection.plan.authentications, connection)
+    _take(connection, user, auth, _lifetime(connection, auth))
 
 
 async def join_own_topics(connection: Connection) -> None:
@@ -94,7 +95,8 @@ async def _read(consumer: Any, connection: Connection, frame: str | bytes) -> Re
 
 async def _let_in(consumer: Any, connection: Connection, token: str) -> None:
     waiting = (way for way in connection.plan.authentications if way.waits_for_message)
-    _take(connection, *await _judge(connection, token, waiting))
+    user, auth = await _judge(connection, token, waiting)
+    _take(connection, user, auth, _lifetime(connection, auth))
     if connection.plan.permissions:
         await check_permissions(connection.plan.permissions, consumer)
 
@@ -115,15 +117,15 @@ async def refresh(consumer: Any, token: str) -> dict[str, Any]:
     connection: Connection = consumer.connection
     takers = (way for way in connection.plan.authentications if way.takes_tokens)
     user, auth = await _judge(connection, token, takers)
-    new, old = lifetime_of(auth, connection.consumers.expiries.clock), connection.lifetime
+    new, old = _lifetime(connection, auth), connection.lifetime
     if not _is_same(user, connection.user):
         raise PermissionDenied("A connection keeps its user; open another one.", code="user_changed")
     if new.token_id != old.token_id:
         await _join_token(connection, new.token_id)
-    _take(connection, user, auth)
+    _take(connection, user, auth, new)
     if new.token_id != old.token_id and old.token_id is not None:
-        await connection.consumers.hub.leave(token_topic(old.token_id), connection.member)
         connection.member.max_topics -= 1
+        await connection.consumers.hub.leave(token_topic(old.token_id), connection.member)
     try:
         await check_permissions(connection.plan.permissions, consumer)
     except Exception as failure:
@@ -149,10 +151,15 @@ async def _judge(connection: Connection, token: str, authentications: Iterable[B
     raise refusal or invalid()
 
 
-def _take(connection: Connection, user: Any, auth: Any) -> None:
-    """From here on it is this user's. Raises ``NotAuthenticated`` if the credential has ended already."""
+def _lifetime(connection: Connection, auth: Any) -> Lifetime:
+    """Raises ``NotAuthenticated`` if the credential has ended already."""
+    return lifetime_of(auth, connection.consumers.expiries.clock)
+
+
+def _take(connection: Connection, user: Any, auth: Any, lifetime: Lifetime) -> None:
+    """From here on it is this user's, until the credential ends."""
     expiries = connection.consumers.expiries
-    connection.lifetime = lifetime = lifetime_of(auth, expiries.clock)
+    connection.lifetime = lifetime
     connection.user = connection.scope["user"] = user
     connection.auth = connection.scope["auth"] = auth
     if lifetime.expires_at is None:

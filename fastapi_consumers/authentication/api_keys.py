@@ -47,8 +47,8 @@ class APIKeyAuthentication(BaseAuthentication):
         self._header = header
         self._digests = {name: _digest(key) for name, key in keys.items()}
 
-    async def get_user(self, name: str, connection: Any) -> Any:
-        """The user, or ``(user, auth)``, behind the key of this name; ``None`` refuses it. May be a plain method."""
+    def get_user(self, name: str, connection: Any) -> Any:
+        """The user, or ``(user, auth)``, behind the key of this name; ``None`` refuses it. Sync or async."""
         return APIClient(name)
 
     async def authenticate(self, connection: Any) -> tuple[Any, Any] | None:

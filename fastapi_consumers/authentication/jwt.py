@@ -64,8 +64,8 @@ class JWTAuthentication(TokenAuthentication):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(algorithms={list(self._algorithms)})"
 
-    async def get_user_for(self, claims: Mapping[str, Any], connection: Any) -> Any:
-        """The user whom verified claims are about; ``None`` refuses the token. May be a plain method.
+    def get_user_for(self, claims: Mapping[str, Any], connection: Any) -> Any:
+        """The user whom verified claims are about; ``None`` refuses the token. Sync or async.
 
         ``(user, auth)`` where ``auth`` shall be something else than the ``Credential`` that is made of the claims.
         """

@@ -16,10 +16,10 @@ class SessionAuthentication(BaseAuthentication):
     """
 
     @abstractmethod
-    async def get_user(self, session: MutableMapping[str, Any], connection: Any) -> Any:
+    def get_user(self, session: MutableMapping[str, Any], connection: Any) -> Any:
         """The user, or ``(user, auth)``; ``None`` if nobody has logged in, so that the next authentication is asked.
 
-        May be a plain method.
+        Sync or async.
         """
 
     async def authenticate(self, connection: Any) -> tuple[Any, Any] | None:

@@ -45,10 +45,10 @@ class TokenAuthentication(BaseAuthentication):
     max_token_size: ClassVar[int] = 8192
 
     @abstractmethod
-    async def get_user(self, token: str, connection: Any) -> Any:
+    def get_user(self, token: str, connection: Any) -> Any:
         """Whose token this is: the user, or ``(user, auth)``; ``None`` if it is nobody's.
 
-        May be a plain method. Look secrets up by their hash, or compare them with ``hmac.compare_digest``. An ``auth``
+        Sync or async. Look secrets up by their hash, or compare them with ``hmac.compare_digest``. An ``auth``
         with ``expires_at`` and ``token_id``, such as a :class:`~fastapi_consumers.authentication.Credential`, ends the
         connection when it ends.
         """

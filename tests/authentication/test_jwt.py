@@ -222,7 +222,7 @@ async def test_other_claims_may_be_required_and_exp_need_not_be() -> None:
 
 async def test_the_claims_name_the_user() -> None:
     class Own(JWTAuthentication):
-        def get_user_for(self, claims: Any, connection: Any) -> Any:  # type: ignore[override]
+        def get_user_for(self, claims: Any, connection: Any) -> Any:
             return {"ann": "User Ann", "ben": ("User Ben", "own auth")}.get(claims["sub"])
 
     own = Own(SECRET, algorithms=["HS256"])

@@ -72,7 +72,7 @@ async def test_any_other_key_is_refused(handshake: Handshake, key: str) -> None:
 
 async def test_get_user_may_say_who_it_is_and_refuse(handshake: Handshake) -> None:
     class Own(APIKeyAuthentication):
-        def get_user(self, name: str, connection: Any) -> Any:  # type: ignore[override]
+        def get_user(self, name: str, connection: Any) -> Any:
             return (f"service {name}", None) if name == "mail" else None
 
     own = Own({"billing": "s3cret", "mail": "other"})

@@ -29,7 +29,7 @@ class Tokens(TokenAuthentication):
 
 
 class Bearers(BearerTokenAuthentication):
-    def get_user(self, token: str, connection: Any) -> Any:  # type: ignore[override]
+    def get_user(self, token: str, connection: Any) -> Any:
         return f"<{token}>"
 
 
