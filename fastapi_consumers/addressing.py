@@ -4,6 +4,7 @@ Used by whatever publishes, inside an application and outside of one, so that bo
 are the names that transports know: each group, user and process has one.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
@@ -16,7 +17,7 @@ from .types import CloseCode, check_close_code, close_reason
 #: Longest ``coalesce_key``, in characters.
 MAX_COALESCE_KEY = 255
 
-GROUP, USER, PROCESS = "group:", "user:", "process:"
+GROUP, USER, TOKEN, PROCESS = "group:", "user:", "token:", "process:"
 
 
 class Addressed(NamedTuple):
@@ -57,6 +58,19 @@ def close_for(
     """The close of all sockets of a user, of one channel, or of a group. Raises as :func:`event_for` does."""
     packet = Packet("close", encode_json([check_close_code(code), close_reason(reason)]))
     return _addressed(packet, user=user, channel=channel, group=group)
+
+
+def revoke_for(token_id: str, *, reason: str = "revoked") -> Addressed:
+    """The close with 4401 of all sockets whose credential has this id. Raises ``TypeError`` for an id that is none."""
+    packet = Packet("close", encode_json([CloseCode.NOT_AUTHENTICATED, close_reason(reason)]))
+    return Addressed(token_topic(token_id), packet)
+
+
+def token_topic(token_id: str) -> str:
+    """Ids of tokens are hashed: they may be long, and names of topics are seen at the broker and in logs."""
+    if not isinstance(cast(object, token_id), str) or not token_id:
+        raise TypeError(f"a token is named by the text of its id; found a value of type {type(token_id).__name__}")
+    return TOKEN + hashlib.sha256(token_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def message_for_group(group: str, message: Mapping[str, Any]) -> Addressed:

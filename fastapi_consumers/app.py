@@ -1,7 +1,6 @@
 """``add_consumers``: the one call that sets up an application."""
 
 import dataclasses
-import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,10 +13,10 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
 from .action_pagination import checked_pagination
-from .authentication import compile_authentications
+from .authentication import TokenKeys, compile_authentications
 from .backends import HistoryBackend, history_backend, presence_store
 from .codecs import encode_json
-from .exceptions import ConsumerError, ImproperlyConfigured, Problem, Throttled
+from .exceptions import ConsumerError, ImproperlyConfigured, Problem
 from .history import HistoryStore
 from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
 from .permissions import compile_permissions
@@ -51,6 +50,8 @@ def add_consumers(
     add_exception_handlers: bool = True,
     allowed_origins: Sequence[str] | None = None,
     accept_refused: bool = False,
+    query_token_key: str | None = None,
+    cookie_token_key: str | None = None,
     direct_writes: bool = True,
     **limits: Any,
 ) -> Consumers:
@@ -78,6 +79,9 @@ def add_consumers(
             WebSocket endpoints close with its code. ``False`` leaves that to handlers of your own.
         allowed_origins: such as ``https://*.example.com``; by default pages of the same host only.
         accept_refused: accept refused sockets, tell them why, and close, so that a browser can show the reason.
+        query_token_key: the query parameter in which authentications that read tokens look for one; off by default, as
+            queries end up in logs.
+        cookie_token_key: the same for a cookie.
         direct_writes: write frames straight to the server's transport where that is known to be the same as its
             ``send``, which it is under uvicorn on connections without compression. ``False``: always ``send``.
         limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.
@@ -92,6 +96,7 @@ def add_consumers(
     problems = _check(app, limits)
     flags = {"accept_refused": accept_refused, "direct_writes": direct_writes}
     problems += _check_options(exception_handlers, allowed_origins, flags)
+    problems += _check_token_keys(query_token_key=query_token_key, cookie_token_key=cookie_token_key)
     problems += route_problems(channel_routes, "")
     defaults = Defaults(
         authentications=_compiled(compile_authentications, authentication_classes, "authentication_classes", problems),
@@ -104,6 +109,7 @@ def add_consumers(
         exception_handlers={} if problems else dict(exception_handlers or {}),
         allowed_origins=tuple(allowed_origins) if allowed_origins is not None else None,
         accept_refused=accept_refused,
+        token_keys=TokenKeys(query_token_key, cookie_token_key),
         limits=Limits() if problems else dataclasses.replace(Limits(), **limits),
     )
     chosen = _transport(url, transport, broadcast, broker_timeout, problems)
@@ -155,6 +161,16 @@ def _check_options(handlers: Any, origins: Any, flags: Mapping[str, Any]) -> lis
         if not isinstance(flag, bool):
             add(name, flag, "True or False", f"write {name}=True")
     return problems
+
+
+def _check_token_keys(**keys: Any) -> list[Problem]:
+    return [
+        Problem(
+            f"bad-{name.replace('_', '-')}", "add_consumers()", repr(key), "a name, or None", f'write {name}="token"'
+        )
+        for name, key in keys.items()
+        if key is not None and not (isinstance(key, str) and key)
+    ]
 
 
 def _check(app: Any, limits: Mapping[str, Any]) -> list[Problem]:
@@ -278,10 +294,7 @@ async def answer_consumer_error(connection: HTTPConnection, error: Exception) ->
 
 
 def _response(error: ConsumerError) -> Response:
-    headers = {}
-    if isinstance(error, Throttled) and error.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after))
-    return Response(encode_json({"error": error.body()}), error.http_status, headers, "application/json")
+    return Response(encode_json({"error": error.body()}), error.http_status, error.http_headers(), "application/json")
 
 
 def _can_deny(websocket: WebSocket) -> bool:

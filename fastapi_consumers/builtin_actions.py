@@ -53,6 +53,12 @@ async def _presence(consumer: Any, group: str | None = None) -> dict[str, Any]:
     return found
 
 
+async def _authenticate(consumer: Any, token: str) -> dict[str, Any]:
+    """Refresh the connection's credential with a new one of the same user."""
+    refreshed: dict[str, Any] = await consumer.connection.dispatcher.refresh(token)
+    return refreshed
+
+
 def _builtin(name: str, function: Any) -> Action:
     problems: list[Problem] = []
     action = compile_action(
@@ -66,3 +72,5 @@ def _builtin(name: str, function: Any) -> Action:
 BUILTINS: Mapping[str, Action] = {"cancel": _builtin("cancel", _cancel)}
 #: Those of classes with ``presence``.
 PRESENCE_BUILTINS: Mapping[str, Action] = {"presence": _builtin("presence", _presence)}
+#: Those of classes with authentications that take tokens.
+TOKEN_BUILTINS: Mapping[str, Action] = {"authenticate": _builtin("authenticate", _authenticate)}

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from .authentication import Lifetime, denial_headers
 from .codecs import encode_json
-from .exceptions import ConsumerError, Throttled
+from .exceptions import ConsumerError
 from .fanning import Member
 from .identity import ANONYMOUS
 from .inbox import Disconnected, Inbox
@@ -52,6 +52,9 @@ class Connection:
         self.consumers = consumers
         self.user: Any = ANONYMOUS
         self.auth: Any = None
+        self.lifetime = Lifetime()
+        #: Whether its first message is to say who it is, so that nobody else may look into what it sends.
+        self.awaits_token = False
         self.subprotocol: str | None = None
         self.is_accepted = False
         self.close_code: int | None = None
@@ -191,8 +194,8 @@ class Connection:
         if "websocket.http.response" in (self.scope.get("extensions") or {}):
             body = encode_json({"error": error.body()})
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-            if isinstance(error, Throttled) and error.retry_after is not None:
-                headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))
+            named = denial_headers(error, self.plan.authentications, self)
+            headers += [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
             await self._try_send(
                 {"type": "websocket.http.response.start", "status": error.http_status, "headers": headers}
             )
@@ -278,6 +281,7 @@ class Connection:
 
     async def finish(self) -> None:
         """End everything of the connection. The consumer has been torn down."""
+        self.consumers.expiries.discard(self)
         try:
             self.outbox.abort()
             await self.inbox.close()
@@ -376,7 +380,7 @@ class Connection:
             self.outbox.on_drained = self.overflowing.over
 
     def _peek(self, frame: str | bytes) -> Any:
-        return frame if self.dispatcher is None else self.dispatcher.peek(frame)
+        return frame if self.dispatcher is None or self.awaits_token else self.dispatcher.peek(frame)
 
     def _receive_message(self, message: dict[str, Any]) -> None:
         if self.dispatcher is not None:

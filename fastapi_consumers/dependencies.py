@@ -7,7 +7,7 @@ on the oldest and the newest version that the project supports.
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,7 +15,9 @@ from fastapi import params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
 from fastapi.exceptions import HTTPException, RequestValidationError, WebSocketRequestValidationError
+from fastapi.security.base import SecurityBase
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import Request
 from starlette.websockets import WebSocket
 
 from .exceptions import ConsumerError, InvalidData, http_error
@@ -37,10 +39,12 @@ def is_body(annotation: Any, default: Any) -> bool:
 class Dependencies:
     """Some parameters, or some ``Depends(...)`` for their effect alone, compiled once and solved per call."""
 
-    __slots__ = ("_dependant",)
+    __slots__ = ("_dependant", "_makes_request")
 
-    def __init__(self, dependant: Dependant) -> None:
+    def __init__(self, dependant: Dependant, *, makes_request: bool = False) -> None:
         self._dependant = dependant
+        #: Whether the handshake is shown as the HTTP request that it is.
+        self._makes_request = makes_request
 
     @classmethod
     def of_parameters(cls, parameters: Iterable[inspect.Parameter]) -> "Dependencies":
@@ -49,11 +53,7 @@ class Dependencies:
         Raises ``TypeError`` for a dependency that wants what only HTTP has: it would fail on every call.
         """
 
-        def call() -> None: ...
-
-        keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-        call.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
-        dependant = get_dependant(path="/", call=call)
+        dependant = _dependant(parameters)
         _refuse_http(dependant)
         return cls(dependant)
 
@@ -66,6 +66,26 @@ class Dependencies:
                 raise TypeError(f"{depends!r} is not a dependency; write Depends({depends!r})")
             parameters.append(inspect.Parameter(f"dependency_{index}", inspect.Parameter.KEYWORD_ONLY, default=depends))
         return cls.of_parameters(parameters)
+
+    @classmethod
+    def of_handshake(cls, call: Callable[..., Any]) -> "Dependencies":
+        """For one dependency, solved as ``result`` before the socket is accepted; it may take a ``Request``.
+
+        Raises ``TypeError`` for one that wants a body, or both a ``Request`` and a ``WebSocket``, and what FastAPI
+        raises.
+        """
+        result = inspect.Parameter("result", inspect.Parameter.KEYWORD_ONLY, default=params.Depends(call))
+        dependant = _dependant([result])
+        _refuse_body(dependant)
+        takers = list(_takers(dependant))
+        kinds = {kind for _, kind in takers}
+        if len(kinds) > 1:
+            names = ", ".join(f"{name} ({kind})" for name, kind in takers)
+            raise TypeError(
+                f"the dependency takes both a Request and a WebSocket: {names}; let one take a "
+                "starlette.requests.HTTPConnection"
+            )
+        return cls(dependant, makes_request="Request" in kinds)
 
     async def solve(self, websocket: WebSocket, stack: AsyncExitStack, overrides: Any = None) -> dict[str, Any]:
         """Values by parameter name. What they opened is closed by ``stack``.
@@ -83,7 +103,7 @@ class Dependencies:
         }
         scope.pop("fastapi_async_cleanup_scopes", None)
         solved = await solve_dependencies(
-            request=_with_scope(websocket, scope),
+            request=_as_request(scope) if self._makes_request else _with_scope(websocket, scope),
             dependant=self._dependant,
             async_exit_stack=inner,
             embed_body_fields=False,
@@ -94,16 +114,52 @@ class Dependencies:
         return solved.values
 
 
-def _refuse_http(dependant: Dependant) -> None:
-    name = getattr(dependant.call, "__qualname__", None) or type(dependant.call).__qualname__
+def is_security_scheme(call: Any) -> bool:
+    """Whether it is one of FastAPI's security schemes, which find a credential and do not verify it."""
+    return isinstance(call, SecurityBase)
+
+
+def _dependant(parameters: Iterable[inspect.Parameter]) -> Dependant:
+    def call() -> None: ...
+
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    call.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    return get_dependant(path="/", call=call)
+
+
+def _takers(dependant: Dependant) -> Iterator[tuple[str, str]]:
+    """Who of a tree takes a ``Request`` or a ``WebSocket``, and which."""
     if dependant.request_param_name is not None:
-        raise TypeError(
-            f"{name} takes a Request, which a WebSocket has not; let it take a starlette.requests.HTTPConnection"
-        )
-    if dependant.body_params:
-        raise TypeError(f"{name} takes a body ({dependant.body_params[0].name}), which a WebSocket has not")
+        yield _name(dependant), "Request"
+    if dependant.websocket_param_name is not None:
+        yield _name(dependant), "WebSocket"
     for inner in dependant.dependencies:
-        _refuse_http(inner)
+        yield from _takers(inner)
+
+
+def _refuse_http(dependant: Dependant) -> None:
+    for name, kind in _takers(dependant):
+        if kind == "Request":
+            raise TypeError(
+                f"{name} takes a Request, which a WebSocket has not; let it take a starlette.requests.HTTPConnection"
+            )
+    _refuse_body(dependant)
+
+
+def _refuse_body(dependant: Dependant) -> None:
+    if dependant.body_params:
+        raise TypeError(f"{_name(dependant)} takes a body ({dependant.body_params[0].name}), which a WebSocket has not")
+    for inner in dependant.dependencies:
+        _refuse_body(inner)
+
+
+def _name(dependant: Dependant) -> str:
+    return getattr(dependant.call, "__qualname__", None) or type(dependant.call).__qualname__
+
+
+def _as_request(scope: dict[str, Any]) -> Request:
+    """The handshake as HTTP sees it: a GET without a body (RFC 6455, section 4.1)."""
+    return Request({**scope, "type": "http", "method": "GET"})
 
 
 def _with_scope(websocket: WebSocket, scope: dict[str, Any]) -> WebSocket:

@@ -20,6 +20,7 @@ from .exceptions import (
     StopConsumer,
 )
 from .explaining import explain
+from .identifying import refresh
 from .mailbox import Mailbox
 from .messages import Frame, Notice, Reply, Request
 from .permissions import check_permissions
@@ -253,11 +254,11 @@ class Dispatcher:
 
     # -- errors ----------------------------------------------------------------------------------------------------
 
-    async def _fail(self, request: Request, failure: Exception) -> None:
-        """Answer a request with an error, and close if the error asks for it."""
+    async def _fail(self, request: Request, failure: Exception) -> ConsumerError | None:
+        """Answer a request with an error, which is returned, and close if the error asks for it."""
         if isinstance(failure, StopConsumer):
             await self._connection.close(CloseCode.NORMAL)
-            return
+            return None
         error = await self.explain(failure, f"the action {request.action!r}")
         if request.action is None and request.request_id is None:
             await self.tell(error)
@@ -266,6 +267,14 @@ class Dispatcher:
             await self._send_error(
                 error, lambda framer, said: framer.reply(Reply(action, request_id, "error", None, said))
             )
+        return error
+
+    async def answer(self, request: Request, result: Any) -> ConsumerError | None:
+        """Answer a request that was no action's: with data, or with what an exception means, which is returned."""
+        if isinstance(result, Exception):
+            return await self._fail(request, result)
+        await self._connection.send_frame(self._framer.reply(Reply(request.action, request.request_id, "ok", result)))
+        return None
 
     async def tell(self, error: ConsumerError) -> None:
         """Send an error that answers no request, and close if it asks for it."""
@@ -311,6 +320,10 @@ class Dispatcher:
         except Exception as error:
             self._running.forget(concurrent=True)
             await self._fail(request, error)
+
+    async def refresh(self, token: str) -> dict[str, Any]:
+        """Put a new credential of the same user in the place of the connection's own."""
+        return await refresh(self._consumer, token)
 
     def cancel(self, request_id: RequestId) -> bool:
         """Cancel the concurrent request of this id, for a ``cancel`` whose turn has come: what waits was sent later."""

@@ -132,6 +132,10 @@ class ConsumerError(Exception):
             body["details"] = self.details
         return body
 
+    def http_headers(self) -> dict[str, str]:
+        """The headers of an HTTP answer that tells of this error, in lower case."""
+        return {}
+
 
 class _CodedError(ConsumerError):
     """A ``ConsumerError`` whose class is its code, so that the message comes first."""
@@ -145,6 +149,8 @@ class _CodedError(ConsumerError):
         close_code: int | None = None,
         details: Any = None,
     ) -> None:
+        # Said in full: a code without a message would be taken for the message.
+        code, message = code or self.default_code, message if message is not None else self.default_message
         super().__init__(code, message, close=close, close_code=close_code, details=details)
 
 
@@ -230,12 +236,28 @@ class Cancelled(_CodedError):
 
 
 class NotAuthenticated(_CodedError):
-    """Who the client is must be known, and is not."""
+    """Who the client is must be known, and is not. ``challenge`` is the ``WWW-Authenticate`` of a refused handshake."""
 
     default_code = "not_authenticated"
     default_message = "Authentication is required."
     default_close_code = CloseCode.NOT_AUTHENTICATED
     http_status = 401
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        code: str | None = None,
+        close: bool = False,
+        close_code: int | None = None,
+        details: Any = None,
+        challenge: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code, close=close, close_code=close_code, details=details)
+        self.challenge = challenge
+
+    def http_headers(self) -> dict[str, str]:
+        return {} if self.challenge is None else {"www-authenticate": self.challenge}
 
 
 class PermissionDenied(_CodedError):
@@ -281,6 +303,9 @@ class Throttled(_CodedError):
         if self.retry_after is not None:
             body["retry_after"] = round(self.retry_after, 3)
         return body
+
+    def http_headers(self) -> dict[str, str]:
+        return {} if self.retry_after is None else {"retry-after": str(math.ceil(self.retry_after))}
 
 
 class GroupFull(_CodedError):
@@ -362,8 +387,9 @@ def http_error(status: int, detail: Any, headers: Mapping[str, str] | None = Non
     details = None if isinstance(detail, str) else detail
     if status == 429:
         return Throttled(_seconds(headers), message, details=details)
+    if status == 401:
+        return NotAuthenticated(message, details=details, challenge=_header(headers, "www-authenticate"))
     kinds: dict[int, type[_CodedError]] = {
-        401: NotAuthenticated,
         403: PermissionDenied,
         404: NotFound,
         422: InvalidData,
@@ -373,12 +399,13 @@ def http_error(status: int, detail: Any, headers: Mapping[str, str] | None = Non
     return HTTPError(status, message, details=details)
 
 
+def _header(headers: Mapping[str, str] | None, wanted: str) -> str | None:
+    return next((value for name, value in (headers or {}).items() if name.lower() == wanted), None)
+
+
 def _seconds(headers: Mapping[str, str] | None) -> float | None:
-    for name, value in (headers or {}).items():
-        if name.lower() == "retry-after":
-            try:
-                seconds = float(value)
-            except ValueError:  # It may be a date too.
-                return None
-            return max(0.0, seconds) if math.isfinite(seconds) else None
-    return None
+    try:
+        seconds = float(_header(headers, "retry-after") or "nan")
+    except ValueError:  # It may be a date too.
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

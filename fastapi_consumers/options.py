@@ -48,6 +48,11 @@ class Limits:
     max_recovery_bytes: int = 4 * 1024 * 1024
     #: Seconds that one message may take to be written; only under ``disconnect``.
     write_timeout: float = 10.0
+    #: Seconds that a client has to send its token as the first message; more closes with 4401. Only where a
+    #: ``FirstMessageAuthentication`` waits for it.
+    authentication_timeout: float = 10.0
+    #: Seconds after the end of its credential until a socket closes with 4401, in which it can be refreshed.
+    authentication_grace: float = 10.0
     #: Frames in a row that are no requests; more closes with 4400.
     max_bad_frames: int = 50
     #: Actions marked ``concurrent`` that may run at the same time.
@@ -71,9 +76,11 @@ LIMIT_NAMES = tuple(limit.name for limit in dataclasses.fields(Limits))
 
 def limit_mistake(name: str, value: Any) -> str | None:
     """What a value for this limit should have been, or ``None`` if it is valid."""
-    if name.endswith("_timeout"):
+    if name.endswith(("_timeout", "_grace")):
         seconds = value.total_seconds() if isinstance(value, timedelta) else value
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if name.endswith("_grace"):
+            return None if is_number and 0 <= seconds < math.inf else "seconds, 0 or more, or a timedelta"
         return None if is_number and seconds > 0 and math.isfinite(seconds) else "seconds above 0, or a timedelta"
     if name == "overflow":
         return None if value in OVERFLOWS else f"one of {', '.join(map(repr, OVERFLOWS))}"

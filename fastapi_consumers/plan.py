@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from .actions import Action
-from .authentication import BaseAuthentication
-from .builtin_actions import history_action
+from .authentication import BEARER_SUBPROTOCOL, BaseAuthentication, TokenKeys
+from .builtin_actions import TOKEN_BUILTINS, history_action
 from .codecs import encode_json, encode_msgpack, msgpack_available
 from .messages import Frame, bytes_frame, text_frame
 from .metaclass import resolve
@@ -42,6 +42,7 @@ class Defaults:
     #: ``None``: the same host as the request's.
     allowed_origins: tuple[str, ...] | None = None
     accept_refused: bool = False
+    token_keys: TokenKeys = dataclasses.field(default_factory=TokenKeys)
     limits: Limits = dataclasses.field(default_factory=Limits)
 
 
@@ -73,6 +74,11 @@ class Plan:
             options.allowed_origins if options.allowed_origins is not None else defaults.allowed_origins
         )
         self.presence = options.presence
+        self.token_keys = defaults.token_keys
+        #: Whether a client that nobody knows may still say who it is in its first message.
+        self.waits_for_message = any(way.waits_for_message for way in self.authentications)
+        if builtins and any(way.takes_tokens for way in self.authentications):
+            builtins = {**builtins, **TOKEN_BUILTINS}
         self.accept_refused = options.accept_refused if options.accept_refused is not None else defaults.accept_refused
         if builtins and options.history is not None:
             params = pagination_for_streams(self.pagination, CursorPagination).Params
@@ -86,6 +92,7 @@ class Plan:
         }
         #: Whether ``cancel`` is the framework's and not an action of the class's own.
         self.has_cancel = "cancel" in builtins and "cancel" not in options.actions
+        self._token_readers: dict[bool, Reader] = {}
         self._table = {name: plan.action for name, plan in self.actions.items()}
 
     #: Frames that cannot fail, for errors that the class's own encoding fails on.
@@ -111,16 +118,27 @@ class Plan:
         return bool({"encode_json", "decode_json"} & self.options.overridden)
 
     def choose_subprotocol(self, offered: list[str]) -> str | None:
-        """The first of the client's subprotocols that is one of ours, or ``None``."""
-        for subprotocol in offered:
+        """The first of the client's subprotocols that is one of ours, or ``None``. Never one that holds a token."""
+        for subprotocol in offered if getattr(self.cls, "_has_actions", False) else ():
             if subprotocol == JSON_SUBPROTOCOL:
                 return subprotocol
             if subprotocol == MSGPACK_SUBPROTOCOL and not self.own_codec and msgpack_available():
                 return subprotocol
-        return None
+        return BEARER_SUBPROTOCOL if BEARER_SUBPROTOCOL in offered else None
 
     def reader(self, subprotocol: str | None) -> Reader:
         return self._msgpack_reader if subprotocol == MSGPACK_SUBPROTOCOL else self._json_reader
+
+    def token_reader(self, subprotocol: str | None) -> Reader:
+        """Reads the one request that a client may send before it is known; no validator of an action's sees it."""
+        msgpack = subprotocol == MSGPACK_SUBPROTOCOL
+        if msgpack not in self._token_readers:
+            self._token_readers[msgpack] = NativeReader(
+                TOKEN_BUILTINS,
+                msgpack=msgpack,
+                request_serializer_class=self.options.request_serializer_class,
+            )
+        return self._token_readers[msgpack]
 
     def framer(self, subprotocol: str | None) -> Framer:
         return self._msgpack_framer if subprotocol == MSGPACK_SUBPROTOCOL else self._json_framer

@@ -25,7 +25,7 @@ from typing import Any, cast
 
 from broadcaster import Broadcast
 
-from .addressing import Addressed, close_for, event_for, event_for_group, message_for_group
+from .addressing import Addressed, close_for, event_for, event_for_group, message_for_group, revoke_for
 from .exceptions import BrokerUnavailable, ImproperlyConfigured, Problem
 from .messages import Position
 from .packets import encode_packet
@@ -135,6 +135,10 @@ class Publisher:
     ) -> None:
         """Close all sockets of a user, one by its channel, or all of a group. As ``Consumers.disconnect``."""
         await self.publish(close_for(user=user, channel=channel, group=group, code=code, reason=reason))
+
+    async def revoke(self, token_id: str) -> None:
+        """Close all sockets whose credential has this ``token_id``, with 4401. As ``Consumers.revoke``."""
+        await self.publish(revoke_for(token_id))
 
     async def group_send(self, group: str, message: Mapping[str, Any]) -> None:
         """Call the event method for ``message["type"]`` in every member, as Channels' layer does."""
@@ -270,6 +274,10 @@ class SyncPublisher:
     ) -> None:
         """Close all sockets of a user, one by its channel, or all of a group. As ``Consumers.disconnect``."""
         self._publish(close_for(user=user, channel=channel, group=group, code=code, reason=reason))
+
+    def revoke(self, token_id: str) -> None:
+        """Close all sockets whose credential has this ``token_id``, with 4401. As ``Consumers.revoke``."""
+        self._publish(revoke_for(token_id))
 
     def group_send(self, group: str, message: Mapping[str, Any]) -> None:
         """Call the event method for ``message["type"]`` in every member, as Channels' layer does."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
@@ -10,9 +11,10 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from .actions import Action
-from .addressing import Addressed, close_for, event_for, event_for_group
+from .addressing import Addressed, close_for, event_for, event_for_group, revoke_for
 from .backends import HistoryBackend, history_backend, presence_store
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
+from .deadlines import Deadlines
 from .exceptions import ImproperlyConfigured, NotFound, Problem
 from .groups import check_group
 from .histories import Histories
@@ -60,6 +62,8 @@ class Consumers:
         self.defaults = defaults if defaults is not None else Defaults()
         self.buckets = TokenBuckets()
         self.watch = Watch()
+        #: When credentials end, on the clock of the wall; and until when sockets may be nobody's.
+        self.expiries, self.deadlines = Deadlines(time.time), Deadlines(time.monotonic)
         self.connections: set[Any] = set()
         #: Overflow policy to how many events it dropped in this process; ``disconnect``: how many sockets it closed.
         self.overflows: Counter[str] = Counter()
@@ -143,6 +147,7 @@ class Consumers:
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.watch, self.connections = Watch(), set()
+        self.expiries, self.deadlines = Deadlines(time.time), Deadlines(time.monotonic)
 
     def add_history(self, options: ConsumerOptions) -> None:
         """Learn what a class says of its groups' history. Raises ``ImproperlyConfigured``."""
@@ -186,6 +191,8 @@ class Consumers:
             return
         await self.close_sockets()
         self.watch.close()
+        self.expiries.close()
+        self.deadlines.close()
         try:
             await self.membership.close()
         finally:
@@ -295,6 +302,14 @@ class Consumers:
         Raises as :meth:`send` does.
         """
         await self._publish(close_for(user=user, channel=channel, group=group, code=code, reason=reason))
+
+    async def revoke(self, token_id: str) -> None:
+        """Close all sockets whose credential has this ``token_id``, with 4401. Returns before they are closed.
+
+        It is not remembered: that the token opens no other socket is for the authentication to see to. Raises
+        ``TypeError`` for what is no id.
+        """
+        await self._publish(revoke_for(token_id))
 
     async def _publish(self, addressed: Addressed | None) -> None:
         hub = await self._ready_hub()

@@ -163,3 +163,20 @@ def test_an_error_class_with_a_code_of_its_own_takes_the_message_first():
     )
     assert SoldOut().message == "Nothing is left."
     assert (SoldOut("other", "Another one.").code, ConsumerError("plain").code) == ("other", "plain")
+
+
+def test_a_code_without_a_message_is_a_code() -> None:
+    error = PermissionDenied(code="banned")
+    assert (error.code, error.message) == ("banned", PermissionDenied.default_message)
+    assert (PermissionDenied("Banned.").code, PermissionDenied("Banned.").message) == ("permission_denied", "Banned.")
+
+
+def test_some_errors_have_headers_where_they_are_told_over_http() -> None:
+    assert ConsumerError("any").http_headers() == {}
+    assert Throttled(2.1).http_headers() == {"retry-after": "3"}
+    assert Throttled().http_headers() == NotAuthenticated().http_headers() == {}
+    assert NotAuthenticated(challenge="Bearer").http_headers() == {"www-authenticate": "Bearer"}
+    kept = http_error(401, "Who?", {"WWW-Authenticate": "Basic"})
+    assert isinstance(kept, NotAuthenticated)
+    assert (kept.message, kept.challenge) == ("Who?", "Basic")
+    assert http_error(401, "Who?").http_headers() == {}

@@ -105,7 +105,9 @@ def test_the_defaults_are_valid(name: str) -> None:
     assert limit_mistake(name, getattr(Limits(), name)) is None
 
 
-@pytest.mark.parametrize("name", [name for name in LIMIT_NAMES if not name.endswith("_timeout") and name != "overflow"])
+@pytest.mark.parametrize(
+    "name", [name for name in LIMIT_NAMES if not name.endswith(("_timeout", "_grace")) and name != "overflow"]
+)
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1", [], float("nan"), timedelta(seconds=1)])
 def test_counts_are_whole_numbers_above_0(name: str, value: Any) -> None:
     assert limit_mistake(name, value) == "a whole number above 0"
@@ -115,6 +117,13 @@ def test_counts_are_whole_numbers_above_0(name: str, value: Any) -> None:
 @pytest.mark.parametrize("value", [0, -0.1, True, "1", None, float("inf"), float("nan"), timedelta()])
 def test_durations_are_seconds_above_0(name: str, value: Any) -> None:
     assert limit_mistake(name, value) == "seconds above 0, or a timedelta"
+
+
+def test_a_grace_may_be_none_at_all() -> None:
+    for value in (0, 0.5, timedelta(), timedelta(minutes=1)):
+        assert limit_mistake("authentication_grace", value) is None
+    for value in (-1, True, "1", None, float("inf"), float("nan")):
+        assert limit_mistake("authentication_grace", value) == "seconds, 0 or more, or a timedelta"
 
 
 @pytest.mark.parametrize("value", [0.1, 3, timedelta(milliseconds=1)])

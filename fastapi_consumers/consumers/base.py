@@ -74,6 +74,8 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     max_outbox: ClassVar[int]
     max_outbox_bytes: ClassVar[int]
     write_timeout: ClassVar[float]
+    authentication_timeout: ClassVar[float]
+    authentication_grace: ClassVar[float]
     max_bad_frames: ClassVar[int]
     max_concurrent_actions: ClassVar[int]
     max_groups: ClassVar[int]

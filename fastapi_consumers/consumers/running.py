@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketState
 
-from ..addressing import USER
-from ..authentication import authenticate_with
 from ..connection import Connection, Interrupted
 from ..dispatch import FAIR_SHARE, Dispatcher
 from ..exceptions import (
@@ -23,7 +21,8 @@ from ..exceptions import (
     PermissionDenied,
     StopConsumer,
 )
-from ..identity import is_authenticated, user_id
+from ..identifying import identify, join_own_topics, wait_for_token
+from ..identity import is_authenticated
 from ..inbox import Disconnected, TooBig
 from ..origins import is_allowed_origin
 from ..permissions import check_permissions
@@ -164,6 +163,8 @@ class _Life:
             if not connection.is_closing:
                 connection.shut(CloseCode.NORMAL)
             return False
+        except TooBig:
+            raise
         except Exception as failure:
             error = await self._explain(failure)
             if connection.is_accepted:
@@ -188,7 +189,7 @@ class _Life:
         connection, plan = self.connection, self.connection.plan
         scope = connection.scope
         # First of all, so that a refusal too is told in a language that was agreed on.
-        if type(consumer)._has_actions and not connection.is_accepted:
+        if not connection.is_accepted:
             connection.subprotocol = plan.choose_subprotocol(list(scope.get("subprotocols") or ()))
             connection.dispatcher.start()
         if hasattr(consumer, "encode_json"):
@@ -197,7 +198,9 @@ class _Life:
         if not is_allowed_origin(connection.headers, scope.get("scheme", "ws"), plan.allowed_origins):
             raise PermissionDenied("Pages of this origin may not connect.", code="origin_not_allowed")
         await self._authenticate(consumer)
-        if plan.permissions:
+        if plan.waits_for_message and not is_authenticated(connection.user):
+            await wait_for_token(consumer, connection)
+        elif plan.permissions:
             await check_permissions(plan.permissions, consumer)
         await self._solve_dependencies()
         await self._join(consumer)
@@ -220,8 +223,7 @@ class _Life:
     async def _authenticate(self, consumer: "Consumer") -> None:
         connection, plan = self.connection, self.connection.plan
         try:
-            connection.user, connection.auth = await authenticate_with(plan.authentications, connection)
-            connection.scope["user"], connection.scope["auth"] = connection.user, connection.auth
+            await identify(connection)
         except Exception:
             # Guessing credentials counts too, as somebody unknown at this address.
             if plan.connection_throttles:
@@ -241,10 +243,7 @@ class _Life:
 
     async def _join(self, consumer: "Consumer") -> None:
         """Become a member before the socket is accepted: whoever is accepted hears everything from then on."""
-        if is_authenticated(consumer.user) and user_id(consumer.user) is not None:
-            # Not one of the groups that are counted.
-            self.connection.member.max_topics += 1
-            await self._consumers.hub.join(USER + str(user_id(consumer.user)), self.connection.member)
+        await join_own_topics(self.connection)
         groups = list(self._groups if self._groups is not None else await settled(consumer.get_groups()))
         recoveries = Recoveries(self.connection.scope, groups)
         for group in groups:

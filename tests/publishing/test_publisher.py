@@ -30,6 +30,7 @@ async def main():
         await publish.send("note", 2, channel=os.environ["CHANNEL"])
         await publish.group_send("room.a", {"type": "room.call", "number": 3})
         await publish.broadcast("room.a", "said", "to others", exclude=os.environ["CHANNEL"])
+        await publish.revoke("nobody's")
         await publish.disconnect(user="ann", code=4000, reason="bye")
 
 asyncio.run(main())

@@ -18,11 +18,12 @@ from fastapi_consumers import (
     BrokerUnavailable,
     GroupConsumer,
     ImproperlyConfigured,
+    SyncPublisher,
     action,
     add_consumers,
     path,
 )
-from fastapi_consumers.authentication import BaseAuthentication
+from fastapi_consumers.authentication import BaseAuthentication, BearerTokenAuthentication, Credential
 from fastapi_consumers.redis_client import RedisClient, safe_url
 from fastapi_consumers.testing import CallError, WebsocketCommunicator, lifespan
 from fastapi_consumers.transports import RedisTransport, arrivals
@@ -724,6 +725,35 @@ async def test_users_and_channels_are_reached_and_disconnected_from_another_proc
             assert (await ann.receive_output())["code"] == 4409
             await consumers.disconnect(group="room.a")
             assert (await ben.receive_output())["code"] == 4409
+
+
+class ByName(BearerTokenAuthentication):
+    async def get_user(self, token, connection):
+        return token, Credential(token_id=f"id of {token}")
+
+
+async def test_a_token_is_revoked_in_all_processes_and_by_other_programs(broker, prefix):
+    class Private(Room):
+        authentication_classes = [ByName]
+
+    url = f"{broker.url}?prefix={prefix}"
+    here, there = FastAPI(), FastAPI()
+    for app in (here, there):
+        add_consumers(app, [path("/{room}", Private)], url=url)
+
+    def client(app, name):
+        return WebsocketCommunicator(app, "/a", headers={"Authorization": f"Bearer {name}"})
+
+    async with lifespan(here), lifespan(there):
+        async with client(here, "ann") as near, client(there, "ann") as far, client(there, "ben") as ben:
+            await here.state.consumers.revoke("id of ann")
+            for revoked in (near, far):
+                output = await revoked.receive_output()
+                assert (output["type"], output["code"], output["reason"]) == ("websocket.close", 4401, "revoked")
+            assert await ben.receive_nothing(0.05)
+            with SyncPublisher(url) as publish:
+                await asyncio.to_thread(publish.revoke, "id of ben")
+            assert (await ben.receive_output())["code"] == 4401
 
 
 async def test_an_outage_is_told_to_clients_and_their_sockets_live_on(own_broker):

@@ -5,7 +5,7 @@ With ``warn_unused_ignores``, which is part of strict, such a line fails too if 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,7 +36,16 @@ from fastapi_consumers import (
     get_consumers,
     path,
 )
-from fastapi_consumers.authentication import BaseAuthentication
+from fastapi_consumers.authentication import (
+    APIKeyAuthentication,
+    BaseAuthentication,
+    Credential,
+    DependsAuthentication,
+    FirstMessageAuthentication,
+    JWTAuthentication,
+    SessionAuthentication,
+    TokenAuthentication,
+)
 from fastapi_consumers.connection import Connection
 from fastapi_consumers.pagination import CountedPage, CursorParams, Page, PageRequest
 from fastapi_consumers.permissions import AllowAny, BasePermission, IsAuthenticated
@@ -66,6 +75,49 @@ class BearerTokenAuthentication(BaseAuthentication):
     async def authenticate(self, connection: Connection) -> tuple[User, str] | None:
         token = connection.headers.get("authorization", "").removeprefix("Bearer ")
         return (User(1, "ann"), token) if token else None
+
+
+class Tokens(TokenAuthentication):
+    max_token_size = 256
+    sources = ("header", "query")
+
+    async def get_user(self, token: str, connection: Connection) -> tuple[User, Credential] | None:
+        return (User(1, "ann"), Credential(expires_at=2e9, token_id=token[:8])) if token else None
+
+
+class Plain(SessionAuthentication):
+    def get_user(self, session: MutableMapping[str, Any], connection: Connection) -> User | None:
+        return User(1, session["name"]) if "name" in session else None
+
+
+class Signed(JWTAuthentication):
+    async def get_user_for(self, claims: Mapping[str, Any], connection: Connection) -> User:
+        return User(int(claims["sub"]), claims["name"])
+
+
+async def key_of(header: Mapping[str, Any]) -> str | None:
+    return {"one": "x" * 32}.get(header["kid"])
+
+
+async def current_user(authorization: Annotated[str | None, Header()] = None) -> User | None:
+    return User(1, authorization) if authorization else None
+
+
+class Everybody(GroupConsumer):
+    authentication_classes = [
+        Tokens,
+        Plain,
+        Signed(key_of, algorithms=["HS256"], audience="chat", leeway=timedelta(seconds=5)),
+        DependsAuthentication(current_user),
+        APIKeyAuthentication({"billing": "secret"}, header="X-Billing"),
+        FirstMessageAuthentication(Tokens()),
+    ]
+    authentication_timeout = 5.0
+    authentication_grace = 0.0
+
+    @action
+    async def log_out(self) -> None:
+        await self.consumers.revoke(self.auth.token_id)
 
 
 class IsBanned(BasePermission):

@@ -1,25 +1,21 @@
-"""Who the client is. Authentications are tried in order; the first that knows the client names them."""
+"""The base of all authentications, and how a list of them is asked."""
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from .identity import ANONYMOUS, AnonymousUser, is_authenticated
-
-__all__ = [
-    "ANONYMOUS",
-    "AnonymousUser",
-    "BaseAuthentication",
-    "authenticate_with",
-    "authentication_of",
-    "compile_authentications",
-    "is_authenticated",
-]
+from ..exceptions import ConsumerError, NotAuthenticated
+from ..identity import ANONYMOUS, is_authenticated
 
 
 class BaseAuthentication(ABC):
     """One way to find out who the client is. One instance serves all connections: keep no state of a connection."""
+
+    #: Whether it can judge a token that the client sends over the open socket, by ``authenticate_token``.
+    takes_tokens: ClassVar[bool] = False
+    #: Whether it waits for the first message, if nobody else knows the client.
+    waits_for_message: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -32,7 +28,18 @@ class BaseAuthentication(ABC):
 
         Raise :class:`~fastapi_consumers.exceptions.NotAuthenticated`, or any other ``ConsumerError``, when there
         are credentials and they are wrong: it refuses the client, and no other authentication is asked.
+
+        What ``auth`` has as ``expires_at`` and ``token_id`` is the lifetime of the connection (see
+        :class:`~fastapi_consumers.authentication.Credential`).
         """
+
+    def authenticate_token(self, token: str, connection: Any) -> Any:
+        """The same for a token that came over the open socket; only called where ``takes_tokens`` is true."""
+        raise NotImplementedError(f"{type(self).__qualname__} takes no tokens over an open socket")
+
+    def authenticate_header(self, connection: Any) -> str | None:
+        """The ``WWW-Authenticate`` of a refused handshake (RFC 9110, section 11.6.1), or ``None`` for none."""
+        return None
 
 
 def authentication_of(entry: Any) -> BaseAuthentication:
@@ -81,14 +88,33 @@ async def authenticate_with(authentications: Sequence[BaseAuthentication], conne
         while inspect.isawaitable(result):
             result = await result
         if result is not None:
-            user, auth = _pair(authentication, result)
-            return _known(user), auth
+            return known_pair(authentication, result)
     scope = connection.scope
     return _known(scope.get("user")), scope.get("auth")
 
 
-def _pair(authentication: BaseAuthentication, result: Any) -> tuple[Any, Any]:
-    where = f"{type(authentication).__qualname__}.authenticate()"
+def denial_headers(
+    error: ConsumerError, authentications: Iterable[BaseAuthentication], connection: Any
+) -> dict[str, str]:
+    """The headers of the HTTP response that refuses a handshake, in lower case.
+
+    For ``NotAuthenticated`` that is its own challenge, or that of the first authentication that has one.
+    """
+    headers = error.http_headers()
+    if isinstance(error, NotAuthenticated) and not headers:
+        challenges = (authentication.authenticate_header(connection) for authentication in authentications)
+        challenge = next(filter(None, challenges), None)
+        if challenge is None:
+            return {}
+        # RFC 6750, section 3.1: one error for tokens that are expired, revoked, malformed or wrong in any other way.
+        is_wrong = challenge == "Bearer" and error.code in ("invalid_token", "expired")
+        return {"www-authenticate": 'Bearer error="invalid_token"' if is_wrong else challenge}
+    return headers
+
+
+def known_pair(authentication: BaseAuthentication, result: Any, method: str = "authenticate") -> tuple[Any, Any]:
+    """``result`` as ``(user, auth)`` with a user that is never ``None``. Raises ``TypeError`` for any other shape."""
+    where = f"{type(authentication).__qualname__}.{method}()"
     if not isinstance(result, tuple) or len(result) != 2:
         found = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"{type(result).__qualname__}"
         raise TypeError(
@@ -103,7 +129,7 @@ def _pair(authentication: BaseAuthentication, result: Any) -> tuple[Any, Any]:
         raise TypeError(f"{where} returned a user that was not awaited; expected the user itself. Add the await.")
     if isinstance(user, bool):
         raise TypeError(f"{where} returned {user!r} as the user; expected a user object, or None for an anonymous one.")
-    return result
+    return _known(user), result[1]
 
 
 def _known(user: Any) -> Any:

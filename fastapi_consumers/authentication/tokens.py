@@ -1,0 +1,121 @@
+"""Tokens: where a client can put one, and what is done with it. What makes a token good is a subclass's to say."""
+
+import base64
+import traceback
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from starlette.datastructures import Headers
+
+from ..exceptions import ConsumerError
+from ..stepping import settled
+from .base import BaseAuthentication, known_pair
+from .credentials import invalid
+
+Source = Literal["header", "subprotocol", "query", "cookie"]
+
+#: A subprotocol of this name means nothing. Who speaks no other offers it, so that there is one to choose: a browser
+#: ends a handshake in which the server chooses none of those that it offered.
+BEARER_SUBPROTOCOL = "bearer"
+#: Before a token in the list of offered subprotocols: one whose characters a subprotocol may have, and any other,
+#: encoded in base64url without padding (RFC 4648, section 5).
+PLAIN_PREFIX, ENCODED_PREFIX = "bearer.", "bearer64."
+
+
+class TokenKeys(NamedTuple):
+    """The names of the query parameter and of the cookie that hold a token; ``None`` where neither may."""
+
+    query: str | None = None
+    cookie: str | None = None
+
+
+class TokenAuthentication(BaseAuthentication):
+    """Reads a token from wherever the client could put it; :meth:`get_user` says whose it is.
+
+    Asked in this order, the first that is there counts: the header ``Authorization: Bearer …``, the subprotocols
+    ``bearer.…`` and ``bearer64.…``, the query parameter and the cookie that ``add_consumers`` names by
+    ``query_token_key`` and ``cookie_token_key``. A client without any passes on to the next authentication.
+    """
+
+    takes_tokens = True
+    #: Where a token is looked for.
+    sources: ClassVar[Iterable[Source]] = ("header", "subprotocol", "query", "cookie")
+    #: Longest token, in characters. A longer one is refused before anybody looks into it.
+    max_token_size: ClassVar[int] = 8192
+
+    @abstractmethod
+    def get_user(self, token: str, connection: Any) -> Any:
+        """Whose token this is: the user, or ``(user, auth)``; ``None`` if it is nobody's.
+
+        Sync or async. Look secrets up by their hash, or compare them with ``hmac.compare_digest``. An ``auth``
+        with ``expires_at`` and ``token_id``, such as a :class:`~fastapi_consumers.authentication.Credential`, ends the
+        connection when it ends.
+        """
+
+    async def authenticate(self, connection: Any) -> tuple[Any, Any] | None:
+        token = find_token(connection, self.sources)
+        return None if token is None else await self.authenticate_token(token, connection)
+
+    async def authenticate_token(self, token: str, connection: Any) -> tuple[Any, Any]:
+        """``(user, auth)`` of a token. Raises ``NotAuthenticated`` for one that is not good."""
+        if not token or len(token) > self.max_token_size:
+            raise invalid()
+        try:
+            result = await settled(self.get_user(token, connection))
+        except ConsumerError:
+            raise
+        except Exception as error:
+            if token not in "".join(traceback.format_exception(error)):
+                raise
+            # It will be logged, such as the KeyError of a dict of tokens. Where it was raised is all that may be told.
+            told = RuntimeError(f"get_user() raised {type(error).__qualname__}, whose text holds the token")
+            raise told.with_traceback(error.__traceback__) from None
+        if result is None:
+            raise invalid()
+        return known_pair(self, result if type(result) is tuple else (result, None), "get_user")
+
+    def authenticate_header(self, connection: Any) -> str | None:
+        return "Bearer"
+
+
+class BearerTokenAuthentication(TokenAuthentication):
+    """The same, but never from the query or a cookie: neither ends up in a log, nor is sent by a browser by itself."""
+
+    sources = ("header", "subprotocol")
+
+
+def find_token(connection: Any, sources: Iterable[Source]) -> str | None:
+    """The token of a handshake, from the first of ``sources`` that has one; empty if that is malformed."""
+    keys: TokenKeys = connection.plan.token_keys
+    for source in sources:
+        token: str | None = None
+        if source == "header":
+            token = _from_header(connection.headers)
+        elif source == "subprotocol":
+            token = _from_subprotocols(connection.scope.get("subprotocols") or ())
+        elif source == "query" and keys.query is not None:
+            token = connection.websocket.query_params.get(keys.query)
+        elif source == "cookie" and keys.cookie is not None:
+            token = connection.websocket.cookies.get(keys.cookie)
+        if token is not None:
+            return token
+    return None
+
+
+def _from_header(headers: Headers) -> str | None:
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _from_subprotocols(offered: Iterable[str]) -> str | None:
+    for name in offered:
+        if name.startswith(PLAIN_PREFIX):
+            return name[len(PLAIN_PREFIX) :]
+        if name.startswith(ENCODED_PREFIX):
+            encoded = name[len(ENCODED_PREFIX) :]
+            try:
+                return base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True).decode()
+            except ValueError:
+                return ""
+    return None

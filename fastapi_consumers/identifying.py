@@ -1,0 +1,197 @@
+"""Whose connection it is, and for how long: from the handshake, from the first message, and refreshed in band."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, NoReturn
+
+from .addressing import USER, token_topic
+from .authentication import (
+    BaseAuthentication,
+    Lifetime,
+    authenticate_with,
+    invalid,
+    is_authenticated,
+    known_pair,
+    lifetime_of,
+)
+from .connection import Connection, Interrupted
+from .exceptions import InvalidFrame, NotAuthenticated, PermissionDenied, StopConsumer
+from .identity import user_id
+from .inbox import Disconnected
+from .messages import Request
+from .permissions import check_permissions
+from .stepping import settled
+from .types import CloseCode
+
+
+async def identify(connection: Connection) -> None:
+    """Ask the authentications whose handshake it is. Raises what they raise, and for a credential that has ended."""
+    user, auth = await authenticate_with(connection.plan.authentications, connection)
+    _take(connection, user, auth, _lifetime(connection, auth))
+
+
+async def join_own_topics(connection: Connection) -> None:
+    """Make the connection reachable by its user and by its token. Neither is a group, and neither counts as one."""
+    if is_authenticated(connection.user) and (key := user_id(connection.user)) is not None:
+        connection.member.max_topics += 1
+        await connection.consumers.hub.join(USER + str(key), connection.member)
+    await _join_token(connection, connection.lifetime.token_id)
+
+
+async def wait_for_token(consumer: Any, connection: Connection) -> None:
+    """Accept the socket, and read it until a message has brought a good token and the permissions have agreed.
+
+    Everything else is refused. Raises ``StopConsumer`` once the client has been told why it is not let in; when the
+    time is over the connection is interrupted.
+    """
+    deadlines, timeout = connection.consumers.deadlines, connection.plan.limits.authentication_timeout
+    close = partial(connection.shut, CloseCode.NOT_AUTHENTICATED, "authentication_timeout")
+    deadlines.set(connection, deadlines.clock() + timeout, close)
+    connection.awaits_token = True
+    try:
+        await connection.accept()
+        connection.dispatcher.start()
+        request = await _first_request(consumer, connection)
+        try:
+            await connection.work(_let_in(consumer, connection, request.data["token"]))
+        except (Disconnected, Interrupted, StopConsumer):
+            raise
+        except Exception as failure:
+            await _turn_away(connection, request, failure)
+    finally:
+        connection.awaits_token = False
+        deadlines.discard(connection)
+    await connection.dispatcher.answer(request, _told(connection))
+
+
+async def _first_request(consumer: Any, connection: Connection) -> Request:
+    refused, limit = 0, connection.plan.limits.max_bad_frames
+    while True:
+        request = await _read(consumer, connection, await connection.inbox.get())
+        if request.action == "authenticate" and request.error is None:
+            return request
+        if request.action == "authenticate" or isinstance(request.error, InvalidFrame):
+            refusal: Any = request.error
+        else:
+            refusal = NotAuthenticated()
+        refused += 1
+        if refused > limit:
+            await connection.close(CloseCode.BAD_FRAMES, "bad_frames")
+            raise StopConsumer
+        await connection.dispatcher.answer(request, refusal)
+
+
+async def _read(consumer: Any, connection: Connection, frame: str | bytes) -> Request:
+    reader = connection.plan.token_reader(connection.subprotocol)
+    if isinstance(frame, str) is not reader.takes_text:
+        return Request(None, error=NotAuthenticated())
+    if isinstance(frame, bytes) or "decode_json" not in connection.plan.options.overridden:
+        return reader.read(frame)
+    try:
+        return reader.read_content(await settled(consumer.decode_json(frame)))
+    except (ValueError, RecursionError, InvalidFrame):
+        return Request(None, error=InvalidFrame("The frame could not be decoded."))
+
+
+async def _let_in(consumer: Any, connection: Connection, token: str) -> None:
+    waiting = (way for way in connection.plan.authentications if way.waits_for_message)
+    user, auth = await _judge(connection, token, waiting)
+    _take(connection, user, auth, _lifetime(connection, auth))
+    if connection.plan.permissions:
+        await check_permissions(connection.plan.permissions, consumer)
+
+
+async def _turn_away(connection: Connection, request: Request, failure: Exception) -> NoReturn:
+    error = await connection.dispatcher.answer(request, failure)
+    if error is not None:
+        await connection.close(error.close_code, error.code)
+    raise StopConsumer
+
+
+async def refresh(consumer: Any, token: str) -> dict[str, Any]:
+    """Put a new credential of the same user in the place of the old one, and ask the permissions again.
+
+    Raises ``NotAuthenticated`` for one that is not good, ``PermissionDenied`` with the code ``user_changed`` for
+    another user's; then nothing has changed. What the permissions raise closes the socket.
+    """
+    connection: Connection = consumer.connection
+    takers = (way for way in connection.plan.authentications if way.takes_tokens)
+    user, auth = await _judge(connection, token, takers)
+    new, old = _lifetime(connection, auth), connection.lifetime
+    if not _is_same(user, connection.user):
+        raise PermissionDenied("A connection keeps its user; open another one.", code="user_changed")
+    if new.token_id != old.token_id:
+        await _join_token(connection, new.token_id)
+    _take(connection, user, auth, new)
+    if new.token_id != old.token_id and old.token_id is not None:
+        connection.member.max_topics -= 1
+        await connection.consumers.hub.leave(token_topic(old.token_id), connection.member)
+    try:
+        await check_permissions(connection.plan.permissions, consumer)
+    except Exception as failure:
+        error = await connection.dispatcher.explain(failure, "a permission")
+        error.close = True
+        raise error from None
+    return _told(connection)
+
+
+async def _judge(connection: Connection, token: str, authentications: Iterable[BaseAuthentication]) -> tuple[Any, Any]:
+    """``(user, auth)`` from the first that knows the token. Raises the first refusal if none does."""
+    refusal: NotAuthenticated | None = None
+    for authentication in authentications:
+        try:
+            result = await settled(authentication.authenticate_token(token, connection))
+        except NotAuthenticated as error:
+            refusal = refusal or error
+        else:
+            if result is not None:
+                user, auth = known_pair(authentication, result, "authenticate_token")
+                if is_authenticated(user):
+                    return user, auth
+    raise refusal or invalid()
+
+
+def _lifetime(connection: Connection, auth: Any) -> Lifetime:
+    """Raises ``NotAuthenticated`` if the credential has ended already."""
+    return lifetime_of(auth, connection.consumers.expiries.clock)
+
+
+def _take(connection: Connection, user: Any, auth: Any, lifetime: Lifetime) -> None:
+    """From here on it is this user's, until the credential ends."""
+    expiries = connection.consumers.expiries
+    connection.lifetime = lifetime
+    connection.user = connection.scope["user"] = user
+    connection.auth = connection.scope["auth"] = auth
+    if lifetime.expires_at is None:
+        expiries.discard(connection)
+    else:
+        ends = lifetime.expires_at + connection.plan.limits.authentication_grace
+        expiries.set(connection, ends, partial(connection.shut, CloseCode.NOT_AUTHENTICATED, "expired"))
+
+
+async def _join_token(connection: Connection, token_id: str | None) -> None:
+    if token_id is None:
+        return
+    connection.member.max_topics += 1
+    try:
+        await connection.consumers.hub.join(token_topic(token_id), connection.member)
+    except BaseException:
+        connection.member.max_topics -= 1
+        raise
+
+
+def _is_same(user: Any, other: Any) -> bool:
+    if not is_authenticated(other):
+        return False
+    key = user_id(user)
+    # Without an id, such as objects that nobody gave one, it can only be the very same user.
+    return bool(user == other) if key is None else key == user_id(other)
+
+
+def _told(connection: Connection) -> dict[str, Any]:
+    """What the client is told of its credential: who it is, and the seconds for which it is good."""
+    lifetime: Lifetime = connection.lifetime
+    left = None
+    if lifetime.expires_at is not None:
+        left = round(max(0.0, lifetime.expires_at - connection.consumers.expiries.clock()), 3)
+    return {"user": user_id(connection.user), "expires_in": left}
