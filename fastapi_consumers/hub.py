@@ -14,6 +14,7 @@ from .addressing import GROUP, PROCESS, for_channel
 from .appending import Appender
 from .exceptions import GroupFull, TooManyGroups
 from .fanning import Fanning, Held, Member, tell
+from .health import Broker
 from .history import History, HistoryStore
 from .messages import Notice, Position
 from .packets import BadPacket, Packet, decode_packet, encode_packet, split_position, with_position
@@ -66,10 +67,16 @@ class Hub:
     Args:
         store: where groups that have a history keep it.
         store_publishes: whether the store hands its packets to the transport's server by itself.
+        broker: is told when the transport loses its connection, and has it again.
     """
 
     def __init__(
-        self, transport: Transport, store: HistoryStore | None = None, *, store_publishes: bool = False
+        self,
+        transport: Transport,
+        store: HistoryStore | None = None,
+        *,
+        store_publishes: bool = False,
+        broker: Broker | None = None,
     ) -> None:
         self.transport = transport
         self.streams = Streams(store, self._hand_on_stream, self._tell) if store is not None else None
@@ -80,11 +87,12 @@ class Hub:
         self._numbers = count(1)
         self._topics: dict[str, _Topic] = {}
         self._channels: dict[str, Member] = {}
+        self.broker = broker if broker is not None else Broker()
         #: Packets of other processes that could not be read.
         self.bad_packets = 0
 
     async def open(self) -> None:
-        self.transport.on_gap = self._on_gap
+        self.transport.on_gap, self.transport.on_lost = self._on_gap, self.broker.lost
         await self.transport.open(self._deliver)
         if self.streams is not None:
             await self.streams.open()
@@ -349,6 +357,7 @@ class Hub:
 
     async def _on_gap(self, topics: Collection[str]) -> None:
         """The transport may have lost packets: groups with history read them back, members of others are told."""
+        self.broker.back()
         for topic in topics:
             found = self._topics.get(topic)
             if found is None or not topic.startswith(GROUP):

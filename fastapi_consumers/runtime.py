@@ -4,19 +4,20 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from starlette.requests import HTTPConnection
 
 from .actions import Action
-from .addressing import Addressed, close_for, event_for, event_for_group, revoke_for
+from .addressing import GROUP, Addressed, close_for, event_for, event_for_group, revoke_for
 from .backends import HistoryBackend, history_backend, presence_store
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
 from .exceptions import ImproperlyConfigured, NotFound, Problem
 from .groups import check_group
+from .health import Broker, BrokerEvent, F, Health
 from .histories import Histories
 from .history import GroupHistory, History, HistoryStore
 from .hub import Hub
@@ -73,6 +74,7 @@ class Consumers:
         self._history = history if history is not None else history_backend(self._transport, None)
         self._saved: Mapping[str, History] = {}
         self._presence = presence if presence is not None else presence_store(self._transport, None)
+        self._broker = Broker()
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.layer = ChannelLayer(self._ready_hub)
@@ -141,7 +143,8 @@ class Consumers:
             self._opening = None
 
     def _new_hub(self) -> Hub:
-        return Hub(self._transport, self._history.store, store_publishes=self._history.publishes)
+        history = self._history
+        return Hub(self._transport, history.store, store_publishes=history.publishes, broker=self._broker)
 
     def _renew(self) -> None:
         self.hub = self._new_hub()
@@ -176,6 +179,34 @@ class Consumers:
             await self._history.store.save_templates(templates)
             self._saved = templates
 
+    def on_broker(self, event: BrokerEvent) -> Callable[[F], F]:
+        """Register a function, sync or async, without arguments: ``"lost"`` is called when packets of other processes
+        may be missed from now on, ``"back"`` when they are received again. Raises ``ValueError`` for another name.
+        """
+
+        handlers = self._broker.handlers(event)
+
+        def decorate(function: F) -> F:
+            handlers.append(function)
+            return function
+
+        return decorate
+
+    def health(self) -> Health:
+        """How this process is, for a health endpoint; it asks nobody, and takes no time."""
+        streams = self.hub.streams
+        return Health(
+            healthy=self.is_open and self._transport.is_healthy,
+            broker_lost_for=self._broker.lost_for,
+            broker_losses=self._broker.losses,
+            connections=len(self.connections),
+            groups=sum(topic.startswith(GROUP) for topic in self.hub.topics()),
+            bad_packets=self.hub.bad_packets,
+            overflows=dict(self.overflows),
+            transport=dict(self._transport.counters),
+            history=streams.counters if streams is not None else {},
+        )
+
     async def _ready_hub(self) -> Hub:
         if not self.is_open:
             await self.open()
@@ -190,6 +221,7 @@ class Consumers:
         if not self.is_open:
             return
         await self.close_sockets()
+        self._broker.close()
         self.watch.close()
         self.expiries.close()
         self.deadlines.close()

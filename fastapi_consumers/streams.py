@@ -106,6 +106,12 @@ class Streams:
         #: Joins that asked for recovery: those that got it, and those that were told that it is impossible.
         self.recovered = self.not_recovered = 0
 
+    @property
+    def counters(self) -> dict[str, int]:
+        """All of them by name, for metrics."""
+        names = ("heals", "healed", "gaps", "duplicates", "recovered", "not_recovered")
+        return {name: getattr(self, name) for name in names}
+
     async def open(self) -> None:
         await self.store.open()
 
