@@ -34,8 +34,8 @@ class ServerBackend(Backend):
         self.server = server
         self.prefix = f"{uuid.uuid4().hex}:"
 
-    def make(self):
-        return RedisTransport(self.server.url, prefix=self.prefix)
+    def make(self, broker_timeout=1.0):
+        return RedisTransport(self.server.url, prefix=self.prefix, broker_timeout=broker_timeout)
 
     def make_of_an_app_of_its_own(self):
         return RedisTransport(self.server.url, prefix=f"{uuid.uuid4().hex}:")
@@ -234,15 +234,15 @@ async def test_a_storm_of_joining_and_leaving_ends_in_what_was_wanted_last(backe
         await until(lambda: not backend.left_behind())
 
 
-async def test_ten_thousand_topics_are_joined_heard_and_left_in_bounded_time(backend):
+async def test_many_thousand_topics_are_joined_heard_and_left_in_bounded_time(backend):
     if backend.server is None:
-        names = [f"t{number}" for number in range(1000)]  # Broadcaster has a task for each.
+        transport, names = backend.make(), [f"t{number}" for number in range(200)]  # Broadcaster has a task for each.
     else:
-        names = [f"t{number}" for number in range(10_000)]
-    async with opened(transport := backend.make()) as [received]:
-        async with asyncio.timeout(30):
-            for at in range(0, len(names), 1000):
-                await asyncio.gather(*[transport.subscribe(name) for name in names[at : at + 1000]])
+        transport, names = backend.make(broker_timeout=10.0), [f"t{number}" for number in range(10_000)]
+    async with opened(transport) as [received]:
+        async with asyncio.timeout(40):
+            for at in range(0, len(names), 500):
+                await asyncio.gather(*[transport.subscribe(name) for name in names[at : at + 500]])
             heard = names[::50]
             await asyncio.gather(*[transport.publish(name, b"x") for name in heard])
             assert {(await received.next())[0] for _ in heard} == set(heard)
