@@ -265,6 +265,43 @@ async def test_a_page_whose_neighbours_are_gone_leads_back_to_what_is_there() ->
     assert (again.results, again.previous) == ([Entry(2), Entry(1)], None)
 
 
+class Clamped(Stream):
+    """Gives no more than three at once, and begins anew after so many reads."""
+
+    max_read = 3
+    lives: int | None = None
+
+    async def read(self, *, after: int | None, before: int | None, limit: int, newest_first: bool) -> Found:
+        assert limit <= self.max_read
+        if self.lives is not None:
+            self.lives -= 1
+            if self.lives < 0:
+                return Found("e2", [])
+        return await super().read(after=after, before=before, limit=limit, newest_first=newest_first)
+
+
+@given(count=counts, size=sizes)
+def test_a_stream_that_gives_few_at_once_is_read_in_parts(count: int, size: int) -> None:
+    stream = Clamped(count)
+    forwards, backwards = run(
+        walk(
+            CursorPagination(),
+            lambda: stream,
+            lambda cursor: CursorParams(limit=size, cursor=cursor),
+            CursorParams(limit=size),
+        )
+    )
+    assert flat(forwards) == stream.entries[::-1]
+    assert backwards == forwards
+
+
+async def test_a_stream_that_begins_anew_between_two_parts_ends() -> None:
+    stream = Clamped(10)
+    stream.lives = 2
+    page = await CursorPagination().paginate(stream)
+    assert ([entry.offset for entry in page.results], page.next, page.epoch) == ([10, 9, 8, 7, 6, 5], None, "e1")
+
+
 async def test_a_list_that_shrinks_ends_early() -> None:
     pagination, items = CursorPagination(page_size=2), [1, 2, 3, 4]
     page = await pagination.paginate(items)
@@ -877,6 +914,25 @@ async def test_a_groups_history_is_a_stream_that_can_be_paged() -> None:
             await pagination.paginate(history, CursorParams(cursor=page.next))
     finally:
         await store.close()
+
+
+async def test_a_page_of_a_history_may_be_larger_than_one_read_of_it() -> None:
+    store, kept = MemoryHistoryStore(), History(size=3000)
+    await store.open()
+
+    async def ready() -> HistoryStore:
+        return store
+
+    for _ in range(2500):
+        await store.append("room", encode_packet(Packet("event", name="said")), kept)
+    history, pagination = GroupHistory("room", kept, ready), CursorPagination(page_size=1200, max_page_size=1200)
+    page = await pagination.paginate(history)
+    offsets = [event.offset for event in page.results]
+    while page.next is not None:
+        page = await pagination.paginate(history, CursorParams(cursor=page.next))
+        offsets += [event.offset for event in page.results]
+    assert offsets == list(range(2500, 0, -1))
+    await store.close()
 
 
 def test_sqlalchemy_is_imported_only_by_those_who_use_it() -> None:

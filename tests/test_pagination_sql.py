@@ -5,19 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pytest
 from fastapi import Depends, FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from sqlalchemy import JSON, Column, ForeignKey, Integer, String, Table, create_engine, func, select, union
+from sqlalchemy import JSON, Column, ForeignKey, Integer, MetaData, String, Table, create_engine, func, select, union
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, joinedload, mapped_column, relationship
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.types import NullType
 
 from fastapi_consumers import (
     CursorPagination,
@@ -379,6 +380,12 @@ async def test_a_statement_that_cannot_be_read_in_parts_is_a_mistake_of_the_serv
         for pagination in PAGINATIONS:
             with pytest.raises(TypeError, match=message):
                 await pagination.paginate(statement, session=session)
+
+
+async def test_a_column_of_an_unknown_type_cannot_be_in_a_cursor() -> None:
+    table = Table("strange", MetaData(), Column("id", NullType(), primary_key=True))
+    with pytest.raises(TypeError, match="cannot be in a cursor"):
+        await CursorPagination().paginate(select(table), session=Spy(cast(Any, None)))
 
 
 async def test_a_query_needs_a_session() -> None:

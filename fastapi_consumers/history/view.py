@@ -39,6 +39,9 @@ class HistorySlice(NamedTuple):
 class GroupHistory:
     """The history of one group. Everything raises ``BrokerUnavailable`` where the store cannot be reached."""
 
+    #: Pagination asks for no more at once.
+    max_read = MAX_READ
+
     def __init__(self, group: str, history: History, ready: Callable[[], Awaitable[HistoryStore]]) -> None:
         self.group = group
         self.history = history

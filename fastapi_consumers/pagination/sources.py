@@ -33,7 +33,8 @@ class Pageable(Protocol):
         """The events with ``after < offset < before``: the first ``limit`` of them in the order asked for.
 
         ``None`` sets no bound. Epoch and events are of one moment. ``after`` and ``before`` come from the client: any
-        whole number of 64 bits. Fewer than ``limit`` mean that there are no more.
+        whole number of 64 bits. Fewer than ``limit`` mean that there are no more; a stream that gives no more than so
+        many at once says how many with an attribute ``max_read``.
         """
         ...
 
@@ -119,15 +120,26 @@ class StreamSource(KeysetSource):
     async def read(self, key: tuple[Any, ...] | None, limit: int, *, backward: bool) -> Keyed:
         downwards = self._newest_first is not backward
         bound = None if key is None else key[0]
-        found = await self._stream.read(
-            after=None if downwards else bound,
-            before=bound if downwards else None,
-            limit=limit,
-            newest_first=downwards,
-        )
-        mark = f"{'newest' if self._newest_first else 'oldest'}:{found.epoch}"
-        events = list(found.events)
-        return Keyed(events, [(event.offset,) for event in events], mark, found.epoch)
+        most = getattr(self._stream, "max_read", limit)
+        events: list[Any] = []
+        epoch: str | None = None
+        while len(events) < limit:
+            asked = min(limit - len(events), most)
+            found = await self._stream.read(
+                after=None if downwards else bound,
+                before=bound if downwards else None,
+                limit=asked,
+                newest_first=downwards,
+            )
+            if epoch is not None and found.epoch != epoch:
+                break  # The rest has gone meanwhile.
+            epoch = found.epoch
+            events += found.events
+            if len(found.events) < asked:
+                break
+            bound = events[-1].offset
+        mark = f"{'newest' if self._newest_first else 'oldest'}:{epoch}"
+        return Keyed(events, [(event.offset,) for event in events], mark, epoch)
 
 
 async def source_of(source: Any, session: Any, ordering: Sequence[str], max_items: int) -> Any:
