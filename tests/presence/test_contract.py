@@ -45,18 +45,20 @@ def clock():
     return Clock()
 
 
-@pytest.fixture(params=["memory", "valkey"])
+@pytest.fixture(params=["memory", "valkey", "cluster"])
 async def store(request, clock):
     if request.param == "memory":
         store = MemoryPresenceStore(clock)
     else:
         prefix = f"t{secrets.token_hex(4)}:"
-        broker = request.getfixturevalue("broker")
+        broker = request.getfixturevalue("cluster" if request.param == "cluster" else "broker")
+        nodes = broker.nodes if request.param == "cluster" else [broker]
         url = f"{broker.url}?prefix={prefix}"
         store = RedisPresenceStore(url, clock=clock)
         store.full_url = url
-        store.all_keys = lambda: broker.admin("KEYS", f"{prefix}*")
-        store.lifetime = lambda key: broker.admin("PTTL", key)
+        store.lifetimes = lambda: {
+            key: node.admin("PTTL", key) for node in nodes for key in node.admin("KEYS", f"{prefix}*")
+        }
     await store.open()
     yield store
     await store.close()
@@ -371,7 +373,7 @@ async def test_nothing_of_an_empty_group_stays_behind(store, clock, one, two):
     if isinstance(store, MemoryPresenceStore):
         assert store._groups == {}
     else:
-        assert store.all_keys() == []
+        assert store.lifetimes() == {}
 
 
 async def test_what_nobody_renews_goes_by_itself(store, one):
@@ -380,9 +382,9 @@ async def test_what_nobody_renews_goes_by_itself(store, one):
     await one.update(enter=[Entry("c1", "ann", b"{}"), Entry("c2", "ann", b"{}")], seat="c1", limit=1)
     await one.update(leave=["c1"])
     await store.write_counts("one", {"g": 1}, lease=LEASE)
-    keys = store.all_keys()
+    keys = store.lifetimes()
     assert len(keys) == 7
-    assert all(0 < store.lifetime(key) <= (2 * LEASE + GRACE) * 1000 for key in keys)
+    assert all(0 < lifetime <= (2 * LEASE + GRACE) * 1000 for lifetime in keys.values())
     # All keys of one group go to one place in a cluster.
     tags = {key.partition("{")[2].partition("}")[0] for key in keys}
     assert tags == {"g.g", "counts"}
