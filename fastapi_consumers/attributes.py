@@ -14,6 +14,7 @@ from .dependencies import Dependencies
 from .exceptions import Problem
 from .groups import GroupTemplate
 from .history import History
+from .marks import ACTION_MARK, EVENT_MARK
 from .options import LIMIT_NAMES, limit_mistake
 from .pagination import BasePagination
 from .permissions import BasePermission, compile_permissions, permission_of
@@ -173,6 +174,8 @@ class Attributes:
 
     def presence(self) -> Presence | None:
         value, where = self._find("presence")
+        if isinstance(value, FunctionType) and (hasattr(value, ACTION_MARK) or hasattr(value, EVENT_MARK)):
+            return None  # A method that stands in the option's way; said elsewhere.
         if value is not None and not isinstance(value, Presence):
             fix = "write `presence = Presence(key=lambda consumer: consumer.user.id)`"
             self._mistake("presence", where, value, "an instance of fastapi_consumers.presence.Presence", fix)

@@ -215,7 +215,7 @@ def test_a_method_name_that_means_something_else_is_no_actions(name: str) -> Non
     assert "action-shadows-attribute" in mistakes_of(with_method(action(function), name))
 
 
-@pytest.mark.parametrize("name", ["close", "send", "connect", "history", "on_join"])
+@pytest.mark.parametrize("name", ["close", "send", "connect", "history", "presence", "on_join"])
 def test_a_method_name_that_means_something_else_is_no_event_methods(name: str) -> None:
     async def function(self: Any, message: Any) -> None: ...
 
