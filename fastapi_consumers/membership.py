@@ -94,11 +94,17 @@ class Membership:
 
     async def leave(self, group: str, member: Member) -> bool:
         """``False`` if it was no member."""
-        if not await self._hub.leave(GROUP + check_group(group), member):
+        topic = GROUP + check_group(group)
+        if topic not in member.topics:
             return False
-        await self.tracker.give_back(group, member.channel)
-        self._note_leave(group, member)
-        return True
+        try:
+            left = await self._hub.leave(topic, member)
+            await self.tracker.give_back(group, member.channel)
+            return left
+        finally:
+            # It is none from the first moment on, whatever became of the rest.
+            if topic not in member.topics:
+                self._note_leave(group, member)
 
     async def leave_all(self, member: Member) -> None:
         """Take it out of everything, for good."""

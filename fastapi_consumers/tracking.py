@@ -84,6 +84,10 @@ class _Group(Job):
     def has_changes(self) -> bool:
         return bool(self.entering or self.leaving or self.freeing or self.reseating)
 
+    @property
+    def has_news(self) -> bool:
+        return bool(self.joins or self.leaves)
+
     async def run(self) -> None:
         await self.tracker._run(self)
 
@@ -172,7 +176,7 @@ class Tracker:
             self._forget(group)
         for freed in free:
             group.freeing.pop(freed, None)
-        if outcome.joins or outcome.leaves or group.has_changes:
+        if group.has_news or group.has_changes:
             self._plan_flush(group)
         if not outcome.seated:
             raise GroupFull
@@ -184,10 +188,11 @@ class Tracker:
             return
         del group.seats[channel]
         group.freeing[channel] = None
+        self._plan_flush(group)
         try:
             await self._sync(group)
         except BrokerUnavailable:
-            self._plan_flush(group)
+            pass
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
@@ -213,7 +218,7 @@ class Tracker:
     def close(self) -> None:
         """Plan to tell the store all that it does not know yet, at once. What it is not told leases find out."""
         for group in self._groups.values():
-            if group.has_changes:
+            if group.has_changes or group.has_news:
                 self._plan_flush(group, 0.0)
 
     # -- keeping ---------------------------------------------------------------------------------------------------
@@ -320,7 +325,7 @@ class Tracker:
         return group.presence.grace if group.presence is not None else 0.0
 
     def _forget(self, group: _Group) -> None:
-        is_over = group.is_done and not (group.has_changes or group.sweeps or group.users)
+        is_over = group.is_done and not (group.has_changes or group.has_news or group.sweeps or group.users)
         if is_over and group.flush_at == math.inf and self._groups.get(group.name) is group:
             del self._groups[group.name]
             group.renew_at = math.inf
@@ -337,7 +342,7 @@ class Tracker:
                 # Another process may have told an older number a moment later. Whoever told the last one looks again.
                 self._plan_flush(group)
             return
-        while group.joins or group.leaves:
+        while group.has_news:
             joins, leaves = _take_some(group.joins, group.leaves)
             try:
                 await self._publish(group, {"joins": _listed(joins), "leaves": _listed(leaves)})

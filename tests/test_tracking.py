@@ -411,6 +411,36 @@ async def test_seats_are_taken_and_given_back_in_turn(world):
     assert (one.group, two.group, world.store._groups) == (None, None, {})
 
 
+async def test_who_is_refused_a_seat_announces_whom_it_found_dead_all_the_same(world):
+    dying, living, other = world.process(), world.process(), world.process()
+    await dying.enter("ann")
+    await living.tracker.take_seat("g", "b", 1, TTL)
+    await world.pass_time(1)
+    world.news()
+    world.clock.now += TTL * LEASE - 2
+    await living.tracker.take_seat("g", "b", 1, TTL)  # which renews its lease
+    world.clock.now += 2
+    with pytest.raises(GroupFull):
+        await other.tracker.take_seat("g", "c", 1, TTL)
+    world.clock.now += WINDOW
+    await other.keeper.run_due()
+    assert world.news() == ([], ["ann"])
+    assert other.group is None
+
+
+async def test_a_seat_is_given_back_even_if_who_gives_it_back_is_cancelled(world):
+    one, two = world.process(), world.process()
+    await one.tracker.take_seat("g", "a", 1, TTL)
+    world.store.away = True
+    giving = asyncio.create_task(one.tracker.give_back("g", "a"))
+    await asyncio.sleep(0)
+    giving.cancel()
+    await asyncio.wait([giving])
+    world.store.away = False
+    await world.pass_time(1)
+    await two.tracker.take_seat("g", "b", 1, TTL)
+
+
 async def test_a_seat_that_was_just_left_is_free_for_the_next_one_here(world):
     one = world.process()
     await one.tracker.take_seat("g", "a", 1, TTL)
