@@ -1,5 +1,6 @@
 """Whose connection it is, and for how long: from the handshake, from the first message, and refreshed in band."""
 
+import copy
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, NoReturn
@@ -129,7 +130,8 @@ async def refresh(consumer: Any, token: str) -> dict[str, Any]:
     try:
         await check_permissions(connection.plan.permissions, consumer)
     except Exception as failure:
-        error = await connection.dispatcher.explain(failure, "a permission")
+        # A copy: a permission, or a handler, may raise one and the same error each time.
+        error = copy.copy(await connection.dispatcher.explain(failure, "a permission"))
         error.close = True
         raise error from None
     return _told(connection)
@@ -184,8 +186,11 @@ def _is_same(user: Any, other: Any) -> bool:
     if not is_authenticated(other):
         return False
     key = user_id(user)
-    # Without an id, such as objects that nobody gave one, it can only be the very same user.
-    return bool(user == other) if key is None else key == user_id(other)
+    if key is None:
+        # Such as objects that nobody gave an id: it can only be the very same user.
+        return bool(user == other)
+    # As text, like the topics that users are reached by: "7" in the claims of a token is 7 in a session.
+    return str(key) == str(user_id(other))
 
 
 def _told(connection: Connection) -> dict[str, Any]:

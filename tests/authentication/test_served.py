@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import http.client
 import json
 import signal
 import socket
@@ -46,6 +47,11 @@ def served(tmp_path: Path) -> Iterator[Served]:
             cwd=HERE.parent.parent,
         )
     try:
+        # The socket listens already: this waits until somebody takes from it.
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        connection.close()
         yield server
     finally:
         server.process.kill()
