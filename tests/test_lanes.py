@@ -28,6 +28,7 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = []
         self.closing = False
+        self.more = asyncio.Event()
 
     def get_extra_info(self, name, default=None):
         return default
@@ -38,6 +39,7 @@ class Transport(asyncio.Transport):
 
     def write(self, data):
         self.written.append(data)
+        self.more.set()
 
     def is_closing(self):
         return self.closing
@@ -240,7 +242,8 @@ class Served:
         """Until so many frames have been written; the first is the handshake's answer."""
         async with asyncio.timeout(5):
             while len(self.transport.written) < count:
-                await asyncio.sleep(0)
+                self.transport.more.clear()
+                await self.transport.more.wait()
 
     async def echo(self, text):
         """What is written in answer."""

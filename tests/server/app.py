@@ -4,6 +4,7 @@ Run as a script with the file descriptor of a listening socket and uvicorn's opt
 """
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -77,6 +78,10 @@ class Target(Counted, GroupConsumer):
         await self.broadcast("said", text)
 
     @action
+    async def tick(self, number: int, size: int) -> None:
+        await self.broadcast("tick", [number, "x" * size])
+
+    @action
     async def burst(self, count: int, size: int = 10) -> None:
         for number in range(count):
             await self.broadcast("burst", [number, "x" * size])
@@ -114,6 +119,20 @@ class Patient(Target):
     inbox_timeout = 30.0
 
 
+class Dropping(Patient):
+    """Its outbox is soon full, and then events go."""
+
+    max_outbox = 64
+    max_outbox_bytes = 1_000_000
+
+    def on_overflow(self, policy: str) -> None:
+        counts[f"overflow {policy}"] += 1
+
+    @action
+    async def move(self, player: str, to: int) -> None:
+        await self.broadcast("tick", [to, player, "x" * 4000], coalesce_key=player, exclude_self=True)
+
+
 class Refused(Counted, GroupConsumer):
     """Its permission raises what the path names."""
 
@@ -146,6 +165,9 @@ class Relay(Counted, RelayConsumer):
 routes = [
     path("/target/{kind}/{room}", Target),
     path("/patient/{kind}/{room}", Patient),
+    path("/drop_oldest/{kind}/{room}", Dropping.as_asgi(overflow="drop_oldest")),
+    path("/drop_newest/{kind}/{room}", Dropping.as_asgi(overflow="drop_newest")),
+    path("/coalesce/{kind}/{room}", Dropping.as_asgi(overflow="coalesce")),
     path("/refused/{why}", Refused),
     path("/words/{why}", RefusedWithWords),
     path("/two", Two),
@@ -162,6 +184,28 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 consumers = add_consumers(app, routes, allowed_origins=["*"])
+
+
+class Seeing:
+    """A middleware that sees what is sent, and changes it in place."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        @functools.wraps(send)
+        async def sender(message: Any) -> None:
+            if message["type"] == "websocket.send":
+                counts["seen"] += 1
+                message["text"] += " "
+            await send(message)
+
+        await self.app(scope, receive, sender)
+
+
+seen_app = FastAPI()
+add_consumers(seen_app, [path("/{kind}/{room}", Patient)], allowed_origins=["*"])
+app.mount("/seen", Seeing(seen_app))
 
 
 @app.get("/state")
@@ -181,16 +225,24 @@ async def state() -> dict[str, Any]:
         },
         "watched": len(current.watch._busy),
         "tasks": len(asyncio.all_tasks()),
+        "lanes": [connection.outbox._write is not None for connection in current.connections],
+        "overflows": current.overflows,
         "counts": counts,
     }
 
 
 @app.post("/broadcast/{kind}/{room}")
-async def broadcast(kind: str, room: str, name: str, count: int, size: int = 0) -> Response:
-    for number in range(count):
+async def broadcast(kind: str, room: str, name: str, count: int, size: int = 0, start: int = 0) -> Response:
+    for number in range(start, start + count):
         await app.state.consumers.broadcast(f"{kind}.{room}", name, [number, "x" * size])
         if number % 10 == 0:
             await asyncio.sleep(0)
+    return Response()
+
+
+@app.post("/disconnect/{kind}/{room}")
+async def disconnect(kind: str, room: str) -> Response:
+    await app.state.consumers.disconnect(group=f"{kind}.{room}")
     return Response()
 
 

@@ -5,6 +5,7 @@ import http.client
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -40,6 +41,8 @@ class Server:
         self._clients: list[Client] = []
         self.expected = expected
         self.port = 0
+        #: For a server with TLS, whose certificate is its own authority.
+        self.tls = ssl.create_default_context(cafile=options["ssl_certfile"]) if "ssl_certfile" in options else None
 
     def start(self) -> None:
         with socket.socket() as listening:
@@ -56,6 +59,8 @@ class Server:
                 )
         # The socket listens already: this waits until somebody takes from it.
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        if self.tls is not None:
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE, context=self.tls)
         try:
             connection.request("GET", "/state")
             assert connection.getresponse().status == 200
@@ -80,7 +85,7 @@ class Server:
             await self._clients.pop().reset()
 
     async def http(self, method: str, path: str) -> tuple[int, bytes]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
         try:
             writer.write(
                 f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
