@@ -27,7 +27,8 @@ class Outbox:
         overflow: what happens to more. ``disconnect`` calls ``on_overflow``; the others drop events.
         write_timeout: seconds that one message may take to be written once the server has begun to wait; only under
             ``disconnect``, where more calls ``on_overflow`` too.
-        on_overflow: called once, without arguments, when nothing more can wait and nothing can be dropped.
+        on_overflow: called once, without arguments, when nothing more can wait and nothing can be dropped, and when
+            something had to be dropped on a lane that is closing.
         on_lost: called once with the exception when the server refuses to send, as it does when the peer has gone.
         on_dropped: called for each event that is dropped for want of room.
 
@@ -179,9 +180,15 @@ class Outbox:
             self._lost_frames += 1
             self._give_up()
         else:
+            if backlog.dropped == before:
+                return
             if self._on_dropped is not None:
                 for _ in range(backlog.dropped - before):
                     self._on_dropped()
+            if self._is_closing():
+                # The server has given it up, as uvicorn does when no pong comes, and cannot even say so: its buffer
+                # is not taken either.
+                self._give_up()
 
     async def _write_all(self, current: Awaitable[None]) -> None:
         """Finish the send that waits, then write what was queued meanwhile."""

@@ -746,6 +746,19 @@ async def test_who_is_slow_for_long_is_not_disconnected(overflow):
     assert await released(socket, outbox) == ["0", "1"]
 
 
+@pytest.mark.parametrize("overflow", DROPPING)
+async def test_who_is_so_slow_that_the_server_gives_up_is_disconnected(overflow):
+    socket = Socket()
+    wire = Wire(socket)
+    outbox, told = make(socket, overflow=overflow, lane=wire.lane)
+    socket.writable = False
+    push(outbox, 0, 1, 2, 3, droppable=EVENT)
+    wire.closing = True
+    assert (told.overflows, outbox.is_dead) == (0, False)
+    push(outbox, 4, droppable=EVENT)
+    assert (told.overflows, told.drops, outbox.is_dead, outbox.waiting) == (1, 1, True, 0)
+
+
 async def test_on_drained_is_called_once_when_all_has_been_written():
     socket, outbox, _ = await stalled("drop_oldest")
     calls = []

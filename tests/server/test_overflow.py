@@ -110,3 +110,18 @@ async def test_it_can_be_disconnected_while_it_is_stalled(server):
         closed = await stalled.closed()
     assert (closed.code, closed.reason) == (4409, "disconnected")
     await server.until(lambda state: not state["connections"])
+
+
+async def test_one_that_does_not_answer_pings_either_is_given_up(start_server):
+    # Uvicorn's keepalive closes it, but cannot tell the application so: what it wrote before is not taken.
+    server = start_server(ws_per_message_deflate=False, ws_ping_interval=0.2, ws_ping_timeout=0.2)
+    stalled = await server.connect("/drop_oldest/drop/5", receive_buffer=4096)
+    await server.http("POST", f"/broadcast/drop/5?name=tick&count={COUNT}&size={SIZE}")
+    async with asyncio.timeout(20):
+        while (await server.state())["connections"]:
+            await server.http("POST", f"/broadcast/drop/5?name=tick&count=1&size={SIZE}")
+            await asyncio.sleep(0.05)
+    state = await server.empty()
+    assert state["overflows"]["disconnect"] == 1
+    assert state["counts"]["overflow disconnect"] == 1
+    await stalled.reset()
