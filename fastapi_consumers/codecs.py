@@ -98,16 +98,21 @@ def encode_msgpack(value: Any) -> bytes:
 
 def decode_msgpack(data: bytes) -> Any:
     """Raises ``InvalidFrame`` for what is not MessagePack, has keys that are not text, or what JSON may not hold."""
-    try:
-        value = _ormsgpack().unpackb(data)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidFrame(f"The frame is not valid MessagePack: {str(error)[:200].rstrip('.')}.") from None
+    value = unpack_msgpack(data)
     # What walks over values recurses: nothing deeper than JSON goes further than here.
     if _is_deep(value):
         raise InvalidFrame(f"The frame is not valid MessagePack: it is nested over {MAX_DEPTH} levels.")
     if find_not_finite(value) is not None:
         raise InvalidFrame("The frame is not valid MessagePack: a number is not finite.")
     return value
+
+
+def unpack_msgpack(data: bytes) -> Any:
+    """Whatever is in there, also what :func:`decode_msgpack` refuses. Raises ``InvalidFrame`` if it cannot be read."""
+    try:
+        return _ormsgpack().unpackb(data)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidFrame(f"The frame is not valid MessagePack: {str(error)[:200].rstrip('.')}.") from None
 
 
 def _is_deep(value: Any) -> bool:
@@ -184,4 +189,5 @@ __all__ = [
     "has_bytes",
     "msgpack_available",
     "plain",
+    "unpack_msgpack",
 ]

@@ -28,7 +28,8 @@ class Mailbox:
         self._consumer = consumer
         self._connection = connection
         self._turn = turn
-        self._messages: deque[dict[str, Any]] = deque()
+        #: The name of the method, and what it is called with.
+        self._messages: deque[tuple[str, dict[str, Any]]] = deque()
         #: Runs while there are messages.
         self.task: asyncio.Task[None] | None = None
 
@@ -36,13 +37,14 @@ class Mailbox:
         """Take a message. One that no method is marked for is passed over."""
         options = self._connection.plan.options
         kind = message.get("type")
-        if not isinstance(kind, str) or kind not in options.events:
+        method = options.event_method(kind) if isinstance(kind, str) else None
+        if method is None:
             logger.debug("%s has no @event method for a message of the channel layer", options.name)
             return
         if len(self._messages) >= self._connection.plan.limits.max_inbox:
             self._connection.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
             return
-        self._messages.append(message)
+        self._messages.append((method, message))
         if self.task is None:
             self.task = asyncio.get_running_loop().create_task(self._run())
 
@@ -50,14 +52,13 @@ class Mailbox:
         try:
             while self._messages:
                 async with self._turn:
-                    await self._call(self._messages.popleft())
+                    await self._call(*self._messages.popleft())
         finally:
             self.task = None
 
-    async def _call(self, message: dict[str, Any]) -> None:
-        method = getattr(self._consumer, self._connection.plan.options.events[message["type"]])
+    async def _call(self, method: str, message: dict[str, Any]) -> None:
         try:
-            result = method(message)
+            result = getattr(self._consumer, method)(message)
             if inspect.isawaitable(result):
                 await result
         except asyncio.CancelledError as cancellation:

@@ -131,7 +131,8 @@ def event(type: str | None = None, /) -> Callable[[F], F]: ...
 def event(type: Any = None, /) -> Any:
     """Mark a method as the one that a channel layer message of this ``type`` calls.
 
-    Only marked methods can be reached by name. Without an argument the method's own name is the type.
+    Only marked methods can be reached by name. Without an argument the method's own name is the type, and so is that
+    name with dots in place of underscores: ``chat_message`` hears ``chat.message`` too, as in Django Channels.
     """
     if callable(type):
         return event()(type)

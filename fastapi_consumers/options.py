@@ -130,6 +130,15 @@ class ConsumerOptions:
     #: Annotations that could not be resolved yet: (where, message).
     unresolved: tuple[tuple[str, str], ...] = ()
 
+    def event_method(self, type: str) -> str | None:
+        """The method that was marked for messages of this type, or whose name it is with ``_`` in place of ``.``."""
+        method = self.events.get(type)
+        if method is None and "." in type:
+            name = type.replace(".", "_")
+            # A method that was marked for a type of another name has no part in this.
+            method = name if self.events.get(name) == name else None
+        return method
+
     def describe(self) -> str:
         """The options as text for people."""
         lines = [f"{self.name} ({self.module}, line {self.line}){' abstract' if self.abstract else ''}"]

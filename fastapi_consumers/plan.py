@@ -93,6 +93,11 @@ class Plan:
         #: Whether ``cancel`` is the framework's and not an action of the class's own.
         self.has_cancel = "cancel" in builtins and "cancel" not in options.actions
         self._token_readers: dict[bool, Reader] = {}
+        has_actions: bool = getattr(cls, "_has_actions", False)
+        #: Whether frames go to receive() and not straight to the actions.
+        self.reads_raw = not has_actions or bool({"receive", "receive_json", "decode_json"} & options.overridden)
+        #: Whether throttles count frames, since who overrides these may never ask for an action.
+        self.counts_frames = not has_actions or bool({"receive", "receive_json"} & options.overridden)
         self._table = {name: plan.action for name, plan in self.actions.items()}
 
     #: Frames that cannot fail, for errors that the class's own encoding fails on.

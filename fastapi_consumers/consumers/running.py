@@ -81,11 +81,9 @@ class _Life:
         "_connected",
         "_consumer",
         "_consumers",
-        "_counts_frames",
         "_dependencies",
         "_groups",
         "_lifespan",
-        "_raw",
         "_stack",
         "connection",
     )
@@ -112,12 +110,6 @@ class _Life:
         if not connected and (await receive())["type"] != "websocket.connect":
             return
         connection = self.connection = Connection(plan, scope, receive, send, consumers)
-        #: Whether frames go to receive() and not straight to the actions.
-        self._raw = not self._cls._has_actions or bool(
-            {"receive", "receive_json", "decode_json"} & plan.options.overridden
-        )
-        #: Whether throttles count frames here, since who overrides these may never ask for an action.
-        self._counts_frames = not self._cls._has_actions or bool({"receive", "receive_json"} & plan.options.overridden)
         consumers.connections.add(connection)
         consumers.hub.register(connection.member)
         outcome: BaseException | None = None
@@ -150,7 +142,7 @@ class _Life:
             if "on_overflow" in plan.options.overridden:
                 connection.overflowing.hook = consumer.on_overflow
             connection.dispatcher = Dispatcher(
-                consumer, connection, reads_frames=not self._raw, counts_requests=not self._counts_frames
+                consumer, connection, reads_frames=not plan.reads_raw, counts_requests=not plan.counts_frames
             )
             if accepted:
                 connection.mark_accepted()
@@ -269,7 +261,7 @@ class _Life:
 
     async def _loop(self, consumer: "Consumer") -> None:
         connection, get = self.connection, self.connection.inbox.get
-        handle = self._receive_raw if self._raw else connection.dispatcher.handle
+        handle = self._receive_raw if connection.plan.reads_raw else connection.dispatcher.handle
         count = 0
         while not connection.is_closing:
             frame = await get()
@@ -308,7 +300,7 @@ class _Life:
         consumer, connection = self._consumer, self.connection
         assert consumer is not None
         try:
-            if connection.plan.throttles and self._counts_frames:
+            if connection.plan.throttles and connection.plan.counts_frames:
                 try:
                     await check_throttles(connection.plan.throttles, consumer, None, self._consumers.buckets)
                 except ConsumerError as refusal:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, Validatio
 from pydantic_core import from_json, to_json
 
 from ..actions import ANYTHING, MISSING, Action, Returns, typed_dict
-from ..codecs import decode_json, decode_msgpack, encode_json, encode_msgpack, find_not_finite, has_bytes
+from ..codecs import decode_json, decode_msgpack, encode_json, encode_msgpack, find_not_finite, has_bytes, unpack_msgpack
 from ..dependencies import error_details
 from ..exceptions import ActionNotFound, ConsumerError, InternalError, InvalidData, InvalidFrame
 from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame
@@ -87,8 +87,8 @@ class NativeReader(Reader):
     def _find_request_id(self, frame: str | bytes) -> RequestId | None:
         """The id in a frame that holds a number that is not finite, so that even this request gets its answer."""
         try:
-            content = from_json(frame) if isinstance(frame, str) else None
-        except (ValueError, TypeError):
+            content = from_json(frame) if isinstance(frame, str) else unpack_msgpack(frame)
+        except (ValueError, InvalidFrame):
             return None
         return _request_id(content.get("request_id"))[0] if isinstance(content, dict) else None
 

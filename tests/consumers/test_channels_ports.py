@@ -291,6 +291,49 @@ async def test_a_message_to_one_channel_reaches_only_that(make_app):
         assert await two.receive_nothing(0)
 
 
+class NamedConsumer(AsyncWebsocketConsumer):
+    """Its methods have the names that Channels would look for."""
+
+    groups = ["named"]
+
+    @event
+    async def chat_message(self, event):
+        await self.send(f"message {event['type']}")
+
+    @event("chat.typed")
+    async def chat_written(self, event):
+        await self.send(f"written {event['type']}")
+
+    @event
+    async def chat_typed(self, event):
+        await self.send(f"typed {event['type']}")
+
+    async def chat_secret(self, event):
+        raise AssertionError("it is not marked")
+
+
+async def test_a_bare_mark_hears_the_type_with_dots_as_in_channels(make_app):
+    app = make_app(path("/", NamedConsumer))
+    async with WebsocketCommunicator(app, "/") as client:
+        for kind, expected in {
+            "chat.message": "message chat.message",
+            "chat_message": "message chat_message",
+            # Named exactly, this one comes first.
+            "chat.typed": "written chat.typed",
+            "chat_typed": "typed chat_typed",
+            "chat.written": None,
+            "chat_written": None,
+            "chat.secret": None,
+            "chat.secret.": None,
+            "": None,
+        }.items():
+            await app.state.consumers.layer.group_send("named", {"type": kind})
+            if expected is None:
+                assert await client.receive_nothing(0)
+            else:
+                assert await client.receive_from() == expected
+
+
 async def test_a_client_cannot_reach_event_methods(make_app):
     app = make_app(path("/", GroupsConsumer))
     async with WebsocketCommunicator(app, "/") as client:

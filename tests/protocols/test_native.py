@@ -336,6 +336,16 @@ def test_msgpack_has_no_number_that_is_not_finite_either(value: float) -> None:
         assert isinstance(PACKED.read(ormsgpack.packb(content)).error, InvalidFrame)
 
 
+def test_a_frame_with_such_a_number_keeps_its_request_id() -> None:
+    for request_id in (7, "seven"):
+        content = {"action": "weigh", "request_id": request_id, "data": {"kilos": math.nan}}
+        assert PACKED.read(ormsgpack.packb(content)).request_id == request_id
+        assert JSON.read(json.dumps(content)).request_id == request_id
+    assert PACKED.read(ormsgpack.packb({"action": "weigh", "request_id": math.nan})).request_id is None
+    assert PACKED.read(ormsgpack.packb([math.nan])).request_id is None
+    assert PACKED.read(b"\xc1").request_id is None
+
+
 @pytest.mark.parametrize("text", ["inf", "NaN"])
 def test_text_does_not_become_one_over_msgpack_either(text: str) -> None:
     request = PACKED.read(ormsgpack.packb({"action": "weigh", "data": {"kilos": text}}))
