@@ -1,12 +1,15 @@
 """What waits in an outbox, bounded in messages and bytes, and what goes when there is no room. Owned by its outbox."""
 
 import asyncio
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from itertools import count
 from typing import Literal, NamedTuple
 
 from .messages import Frame
+
+logger = logging.getLogger(__name__)
 
 #: What happens when a client does not keep up.
 Overflow = Literal["disconnect", "drop_oldest", "drop_newest", "coalesce"]
@@ -211,9 +214,9 @@ class Backlog:
     def _drop(self, droppable: Droppable) -> None:
         """Drop an event that has just come."""
         self.dropped += 1
-        if droppable.gap is not None and droppable.group not in self._last_gaps:
+        if droppable.group not in self._last_gaps and (gap := _gap_of(droppable)) is not None:
             number = next(self._numbers)
-            self._items[number] = _Gap(droppable.gap(), droppable.group)
+            self._items[number] = gap
             self._gaps += 1
             self._last_gaps[droppable.group] = number
 
@@ -229,7 +232,7 @@ class Backlog:
         assert item.droppable is not None
         self._forget(item)
         self.dropped += 1
-        group, gap = item.droppable.group, item.droppable.gap
+        group = item.droppable.group
         # Notices before and behind it have become one.
         behind = self._gap_behind(number, group) if self._gaps > len(before) else None
         if group in before:
@@ -241,8 +244,8 @@ class Backlog:
         elif behind is not None:
             del self._items[number]
             number = behind
-        elif gap is not None:
-            self._items[number] = _Gap(gap(), group)
+        elif (gap := _gap_of(item.droppable)) is not None:
+            self._items[number] = gap
             self._gaps += 1
         else:
             del self._items[number]
@@ -258,6 +261,17 @@ class Backlog:
                     return other
                 if isinstance(item, _Waiting) and item.droppable is not None and item.droppable.group == group:
                     return None
+        return None
+
+
+def _gap_of(droppable: Droppable) -> _Gap | None:
+    if droppable.gap is None:
+        return None
+    try:
+        return _Gap(droppable.gap(), droppable.group)
+    except Exception:
+        # An encoding of the user's own; whoever pushes can do nothing about it.
+        logger.exception("the notice of dropped events could not be encoded; a client is not told of them")
         return None
 
 

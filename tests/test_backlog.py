@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_consumers.backlog import OVERFLOWS, Backlog, Droppable, Full
+from fastapi_consumers.backlog import OVERFLOWS, UNCOUNTED, Backlog, Droppable, Full
 from fastapi_consumers.messages import bytes_frame, text_frame
 
 
@@ -221,6 +221,29 @@ def test_an_event_without_notice_leaves_none():
     put(backlog, 1, 2, as_=QUIET)
     put(backlog, 3, 4, 5, as_=event("b"))
     assert texts_of(backlog) == ["3", "4", "5"]
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "coalesce"])
+def test_a_notice_that_cannot_be_encoded_is_logged_and_whoever_publishes_goes_on(policy, caplog):
+    def broken():
+        raise ValueError("an encoding of one's own")
+
+    backlog = make(policy, 1)
+    put(backlog, 1, 2, as_=Droppable("a", None, broken))
+    assert (len(texts_of(backlog)), backlog.dropped) == (1, 1)
+    assert "could not be encoded" in caplog.text
+    put(backlog, 3, 4, as_=EVENT)
+    assert "gap a" in texts_of(backlog)
+
+
+def test_what_is_not_counted_needs_no_room_and_is_never_dropped():
+    for policy in OVERFLOWS:
+        backlog = make(policy)
+        put(backlog, "r1", "r2", as_=UNCOUNTED)
+        put(backlog, 1, 2, 3)
+        put(backlog, "r3", as_=UNCOUNTED)
+        assert (len(backlog), backlog.dropped) == (6, 0)
+        assert texts_of(backlog) == ["r1", "r2", "1", "2", "3", "r3"]
 
 
 def test_replaced_events_are_no_gap():
