@@ -12,7 +12,15 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, Validatio
 from pydantic_core import from_json, to_json
 
 from ..actions import ANYTHING, MISSING, Action, Returns, typed_dict
-from ..codecs import decode_json, decode_msgpack, encode_json, encode_msgpack, find_not_finite, has_bytes, unpack_msgpack
+from ..codecs import (
+    decode_json,
+    decode_msgpack,
+    encode_json,
+    encode_msgpack,
+    find_not_finite,
+    has_bytes,
+    unpack_msgpack,
+)
 from ..dependencies import error_details
 from ..exceptions import ActionNotFound, ConsumerError, InternalError, InvalidData, InvalidFrame
 from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame
