@@ -23,6 +23,36 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
 
 
+#: Folders and files whose tests start servers, processes or builds of their own: what they try is the same on every
+#: Python, and takes most of the time.
+_ONCE = (
+    "tests/server/",
+    "tests/publishing/",
+    "tests/authentication/test_served.py",
+    "tests/history/test_oracle.py",
+    "tests/history/test_redis.py",
+    "tests/history/test_sql.py",
+    "tests/presence/test_processes.py",
+    "tests/test_cli.py",
+    "tests/test_docs.py",
+    "tests/transports/test_cluster.py",
+    "tests/transports/test_postgres.py",
+    "tests/transports/test_redis.py",
+    "tests/transports/test_sentinel.py",
+    "tests/transports/test_tls.py",
+)
+#: The same, by a parameter of tests that others run too.
+_ONCE_PARAMETERS = {"cluster", "postgres", "sentinel"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        words = set(callspec.id.split("-")) if callspec is not None else set()
+        if item.nodeid.startswith(_ONCE) or not words.isdisjoint(_ONCE_PARAMETERS):
+            item.add_marker(pytest.mark.once)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium or Chrome. Without one the test is skipped, but on CI it fails: nobody would notice."""
