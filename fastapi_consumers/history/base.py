@@ -131,8 +131,8 @@ class HistoryStore(ABC):
         """Append one event. Appends that are awaited one after another get their offsets in that order.
 
         Args:
-            idempotency_key: if the group has had an append with this key, nothing is appended or published. Keys are
-                remembered for ``REMEMBERED_FOR`` seconds, but no more than the newest ``REMEMBERED_KEYS`` of a group,
+            idempotency_key: if the group has had an append with this key, nothing is appended, published or set. It is
+                remembered for ``REMEMBERED_FOR`` seconds, but only among the newest ``REMEMBERED_KEYS`` of a group,
                 and no longer than the stream.
             channel: only where ``publishes`` is true: where to publish it in the same step, once it can be read. What
                 is published is ``@``, the epoch, ``:``, the offset in decimal, a line feed, the packet.

@@ -190,6 +190,13 @@ async def test_an_idempotency_key_appends_once(store):
     assert [entry.packet for entry in (await store.read("chat", limit=10)).entries] == [b"1", b"2"]
 
 
+async def test_an_append_whose_key_is_known_changes_no_settings(store):
+    await fill(store, "chat", 5)
+    await store.append("chat", b"x", History(size=4), idempotency_key="a")
+    await store.append("chat", b"x", History(size=1), idempotency_key="a")
+    assert offsets(await store.read("chat", limit=10)) == [3, 4, 5, 6]
+
+
 async def test_the_same_key_at_the_same_time_appends_once(store):
     results = await asyncio.gather(
         *[store.append("chat", b"%d" % number, HISTORY, idempotency_key="a") for number in range(20)]

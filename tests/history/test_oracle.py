@@ -82,11 +82,11 @@ class Machine(RuleBasedStateMachine):
         results = self.runner.run(run())
         now = self.clock.now
         for number, result in enumerate(results):
-            model = self.model(group, result.position.epoch, history)
-            known = model.keys.get(key)
-            if key is not None and known is not None and known[1] >= now - REMEMBERED_FOR:
-                assert (result.position.offset, result.is_new) == (known[0], False)
+            known = self.models[group].keys.get(key) if key is not None and group in self.models else None
+            if known is not None and known[1] >= now - REMEMBERED_FOR:
+                assert result == ((self.models[group].epoch, known[0]), False)
                 continue
+            model = self.model(group, result.position.epoch, history)
             model.events.append((b"%d.%d" % (self.count, number), now))
             assert (result.position.offset, result.is_new) == (len(model.events), True)
             if key is not None:

@@ -59,10 +59,13 @@ async def append_all(
     results: list[Appended] = []
     for group, packet, history, key in batch:
         stream = streams[group]
-        stream.size, stream.ttl = history.size, history.seconds
         seq = known.get((stream.id, key)) if key is not None else None
-        if packet is None or seq is not None:
-            results.append(Appended(Position(stream.epoch, stream.top if seq is None else seq), False))
+        if seq is not None:
+            results.append(Appended(Position(stream.epoch, seq), False))
+            continue
+        stream.size, stream.ttl = history.size, history.seconds
+        if packet is None:
+            results.append(Appended(Position(stream.epoch, stream.top), False))
             continue
         stream.top = seq = stream.top + 1
         stream.at = max(now, stream.at)
