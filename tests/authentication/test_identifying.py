@@ -563,6 +563,23 @@ async def test_users_without_an_id_are_only_themselves(make_app: Any) -> None:
         assert await code_of(client, "authenticate", {"token": "other"}) == "user_changed"
 
 
+async def test_a_refresh_that_the_broker_stops_changes_nothing(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = wind(make_app(path("/", Room)))
+    async with WebsocketCommunicator(app, "/", headers=bearer("ann-1")) as client:
+        connection = next(iter(app.state.consumers.connections))
+        before = connection.member.max_topics, set(connection.member.topics)
+
+        async def subscribe(topic: str) -> None:
+            raise BrokerUnavailable
+
+        monkeypatch.setattr(app.state.consumers.hub.transport, "subscribe", subscribe)
+        assert await code_of(client, "authenticate", {"token": "ann-2"}) == "broker_unavailable"
+        assert (connection.member.max_topics, set(connection.member.topics)) == before
+        assert (await client.call("who"))[2] == "t-1"
+        turn(app, 71)
+        await client.assert_closed(4401)
+
+
 async def test_ids_are_compared_as_text(make_app: Any) -> None:
     class Numbered:
         role = None
