@@ -16,6 +16,7 @@ from fastapi_consumers.history import History
 from fastapi_consumers.history.sql import SQLHistoryStore, Tables
 from fastapi_consumers.history.sql.store import BATCH
 from fastapi_consumers.history.sql.writing import SLACK, UNUSED
+from tests.conftest import Postgres
 from tests.history.conftest import Clock, only
 
 HISTORY = History(size=10)
@@ -358,9 +359,9 @@ async def test_postgres_reads_follow_the_index(store, backend):
 
 
 @pytest.fixture
-def own_postgres(postgres):
+def own_postgres(postgres_binaries):
     """A server of the test's own, that it may kill."""
-    server = type(postgres)(*[value for name, value in vars(postgres).items() if name == "_binaries"])
+    server = Postgres(postgres_binaries)
     yield server
     server.remove()
 
