@@ -30,12 +30,13 @@ from .exceptions import (
     Throttled,
     TooManyGroups,
 )
+from .finding import get_consumers
 from .marks import action, event
 from .messages import Position
 from .pagination import CursorPagination, LimitOffsetPagination, PageNumberPagination
 from .publisher import Publisher, SyncPublisher
 from .routing import add_routes, path
-from .runtime import Consumers, get_consumers
+from .runtime import Consumers
 
 __all__ = [
     "AcceptConnection",

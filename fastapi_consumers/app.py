@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from .action_pagination import checked_pagination
 from .authentication import TokenKeys, compile_authentications
-from .backends import HistoryBackend, history_backend, presence_store
+from .backends import HistoryBackend, history_backend, presence_store, rate_buckets
 from .codecs import encode_json
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem
 from .history import HistoryStore
@@ -22,9 +22,10 @@ from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
 from .permissions import compile_permissions
 from .plan import Defaults
 from .presence import PresenceStore
+from .proxies import TrustedProxies
 from .routing import ChannelRoute, app_route, check_included, route_problems
 from .runtime import Consumers
-from .throttling import compile_throttles
+from .throttling import FAILURE_MODES, Buckets, FailureMode, Rate, compile_throttles, parse_rate
 from .transports import Transport
 from .transports.broadcaster import BroadcasterTransport
 from .transports.urls import seconds_of, transport_of
@@ -40,11 +41,15 @@ def add_consumers(
     broadcast: Broadcast | None = None,
     history_url: str | HistoryStore | None = None,
     presence_url: str | PresenceStore | None = None,
+    limiter_url: str | Buckets | None = None,
+    throttle_failure: FailureMode = "memory",
     broker_timeout: float | timedelta = 1.0,
     authentication_classes: Sequence[Any] = (),
     permission_classes: Sequence[Any] = (),
     throttle_classes: Sequence[Any] = (),
     connection_throttle_classes: Sequence[Any] = (),
+    max_connection_rate: str | None = None,
+    trusted_proxies: Sequence[str] | None = None,
     pagination_class: Any = None,
     exception_handlers: Mapping[type[Exception], ExceptionHandler] | None = None,
     add_exception_handlers: bool = True,
@@ -74,6 +79,14 @@ def add_consumers(
         presence_url: a Redis or Valkey server where processes share who is there, how many, and who has a seat where
             ``max_connections`` is set, if not at ``url``; ``memory://`` if each process may know its own connections
             only; or a ``PresenceStore`` of your own.
+        limiter_url: a Redis or Valkey server where processes count requests together, if not at ``url``; ``memory://``
+            if each process may count by itself, as it does where ``url`` is no Redis; or ``Buckets`` of your own.
+        throttle_failure: what becomes of requests while that server is away: ``memory`` has each process count by
+            itself, ``open`` lets all of them pass, ``closed`` refuses them with ``limiter_unavailable``.
+        max_connection_rate: how fast connections may come to one process, such as ``"100/second"``; more are refused
+            before anything else is asked, with ``too_many_connections``.
+        trusted_proxies: networks such as ``10.0.0.0/8`` whose ``X-Forwarded-For`` says where a client is. Leave it out
+            where the server is told so, as uvicorn is by ``--forwarded-allow-ips``.
         exception_handlers: exception class to ``async def handler(consumer, exc) -> ConsumerError | None``.
         add_exception_handlers: let HTTP endpoints answer a ``ConsumerError`` with its HTTP status as JSON, and other
             WebSocket endpoints close with its code. ``False`` leaves that to handlers of your own.
@@ -110,10 +123,16 @@ def add_consumers(
         allowed_origins=tuple(allowed_origins) if allowed_origins is not None else None,
         accept_refused=accept_refused,
         token_keys=TokenKeys(query_token_key, cookie_token_key),
+        trusted_proxies=_proxies(trusted_proxies, problems),
         limits=Limits() if problems else dataclasses.replace(Limits(), **limits),
     )
     chosen = _transport(url, transport, broadcast, broker_timeout, problems)
-    history, presence = HistoryBackend(None), None
+    history, presence, buckets = HistoryBackend(None), None, None
+    connection_rates = _connection_rates(max_connection_rate, problems)
+    if throttle_failure not in FAILURE_MODES:
+        expected = f"one of {', '.join(map(repr, FAILURE_MODES))}"
+        fix = 'write throttle_failure="open"'
+        problems.append(Problem("bad-throttle-failure", "add_consumers()", repr(throttle_failure), expected, fix))
     if chosen is not None:
         try:
             # What is at the same server shares the transport's connections, and appending publishes there by itself.
@@ -122,12 +141,26 @@ def add_consumers(
             presence = presence_store(
                 chosen, None if presence_url == default_url else presence_url, timeout=seconds_of(broker_timeout)
             )
+            buckets = rate_buckets(
+                chosen,
+                None if limiter_url == default_url else limiter_url,
+                failure=throttle_failure,
+                timeout=seconds_of(broker_timeout),
+            )
         except ImproperlyConfigured as error:
             problems.extend(error.problems)
     if problems or chosen is None:
         raise ImproperlyConfigured("add_consumers()", problems)
     routes = [app_route(route, getattr(app.router, "dependencies", None) or ()) for route in channel_routes]
-    consumers = Consumers(chosen, defaults, history=history, presence=presence, direct_writes=direct_writes)
+    consumers = Consumers(
+        chosen,
+        defaults,
+        history=history,
+        presence=presence,
+        direct_writes=direct_writes,
+        buckets=buckets,
+        connection_rates=connection_rates,
+    )
     for route in channel_routes:
         consumers.add_history(route.consumer_class._meta)
         consumers.check_presence(route.consumer_class._meta)
@@ -218,6 +251,25 @@ def _compiled(
         problems.append(
             Problem(f"bad-{name.replace('_', '-')}", "add_consumers()", repr(entries), f"a list of {name}", str(error))
         )
+        return ()
+
+
+def _proxies(networks: Any, problems: list[Problem]) -> TrustedProxies | None:
+    try:
+        return None if networks is None else TrustedProxies(networks)
+    except (TypeError, ValueError) as error:
+        expected = "a list of addresses and networks"
+        fix = f'write trusted_proxies=["10.0.0.0/8"]: {error}'
+        problems.append(Problem("bad-trusted-proxies", "add_consumers()", repr(networks), expected, fix))
+        return None
+
+
+def _connection_rates(rate: Any, problems: list[Problem]) -> tuple[Rate, ...]:
+    try:
+        return () if rate is None else parse_rate(rate)
+    except (AttributeError, TypeError, ValueError) as error:
+        expected = 'a rate such as "100/second"'
+        problems.append(Problem("bad-max-connection-rate", "add_consumers()", repr(rate), expected, str(error)))
         return ()
 
 

@@ -1,4 +1,4 @@
-"""Which stores go with which transport. Asked by whoever sets up an application or a publisher."""
+"""Which stores and limiters go with which transport. Asked by whoever sets up an application or a publisher."""
 
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
@@ -7,6 +7,7 @@ from .exceptions import ImproperlyConfigured, Problem
 from .history import HistoryStore, MemoryHistoryStore, store_of
 from .presence import MemoryPresenceStore, PresenceStore, RedisPresenceStore
 from .redis_client import SCHEMES, RedisClient, safe_url
+from .throttling import Buckets, FailureMode, RedisBuckets, TokenBuckets
 from .transports import RedisTransport, Transport
 
 
@@ -82,3 +83,38 @@ def presence_store(
     found, expected = f"presence_url={safe_url(presence_url)!r}", "redis://, rediss://, unix:// or memory://"
     problem = Problem("bad-presence-url", "presence_url", found, expected, "write one of these, or leave it out")
     raise ImproperlyConfigured("The presence", [problem])
+
+
+def rate_buckets(
+    transport: Transport, limiter_url: str | Buckets | None, *, failure: FailureMode = "memory", timeout: float = 1.0
+) -> Buckets:
+    """Where throttles count: what ``limiter_url`` names or is; by default the transport's own server, if that is Redis.
+
+    Otherwise each process counts by itself.
+
+    Args:
+        failure: what happens while the server is away, see :data:`~.throttling.FailureMode`.
+        timeout: seconds that a server of its own may take to answer, if that is less than throttles wait.
+
+    Raises ``ImproperlyConfigured`` for a URL that cannot be meant.
+    """
+    if limiter_url is None:
+        if isinstance(transport, RedisTransport):
+            return RedisBuckets(transport.client, failure=failure)
+        return TokenBuckets()
+    if not isinstance(limiter_url, str):
+        if callable(getattr(limiter_url, "hit", None)):
+            return limiter_url
+        scheme = ""
+    else:
+        try:
+            scheme = urlsplit(limiter_url).scheme
+        except ValueError:  # Its text may quote the password.
+            scheme = ""
+    if scheme == "memory":
+        return TokenBuckets()
+    if scheme in SCHEMES:
+        return RedisBuckets(RedisClient(str(limiter_url), timeout=timeout), failure=failure)
+    found, expected = f"limiter_url={safe_url(limiter_url)!r}", "redis://, rediss://, unix:// or memory://"
+    problem = Problem("bad-limiter-url", "limiter_url", found, expected, "write one of these, or leave it out")
+    raise ImproperlyConfigured("The rate limits", [problem])

@@ -113,6 +113,8 @@ def collect(declared: Declared) -> tuple[ConsumerOptions, list[Problem]]:
     get = Attributes(declared.mro, problems)
     # Two classes of one name in two modules do not share their counts.
     scope = f"{cls.__module__}.{cls.__qualname__}"
+    if variant := vars(cls).get("_variant"):
+        scope += f"~{variant}"
     options = ConsumerOptions(
         name=cls.__qualname__,
         module=cls.__module__,

@@ -25,7 +25,8 @@ class Health(TypedDict):
 
     ``healthy``: whether packets are published and received, as far as is known without asking. ``broker_lost_for``:
     since how many seconds not, or ``None``. ``broker_losses``: how often it was lost since the start. The counts are
-    this process's; ``transport`` and ``history`` hold counters by names of their own, none of which goes down.
+    this process's; ``transport``, ``history`` and ``limiter`` hold counters by names of their own, none of which goes
+    down.
     """
 
     healthy: bool
@@ -37,6 +38,7 @@ class Health(TypedDict):
     overflows: dict[str, int]
     transport: dict[str, int]
     history: dict[str, int]
+    limiter: dict[str, int]
 
 
 class Broker:

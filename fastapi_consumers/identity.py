@@ -14,6 +14,9 @@ from .types import Scope
 
 _MISSING: Any = object()
 
+#: Where the scope has the client's address, if it was found out otherwise than by asking the server.
+CLIENT_KEY = "fastapi_consumers.client"
+
 
 class AnonymousUser:
     """The user of a connection that nobody authenticated. Holds no state, so that :data:`ANONYMOUS` can be shared."""
@@ -89,10 +92,10 @@ def client_address(scope: Scope) -> str:
 
     IPv6 addresses count by their /64 (``"2001:db8:0:1::/64"``), as one subscriber has all of it; IPv4 addresses
     mapped into IPv6 count as the IPv4 address. Behind a proxy this is the proxy's, unless the server is told to
-    trust its headers (uvicorn: ``--proxy-headers --forwarded-allow-ips``).
+    trust its headers (uvicorn: ``--proxy-headers --forwarded-allow-ips``), or the application (``trusted_proxies``).
     """
     client = scope.get("client")
-    host = client[0] if client else None
+    host = scope[CLIENT_KEY] if CLIENT_KEY in scope else client[0] if client else None
     if not host:
         return ""
     return _network(host) if ":" in host else str(host)

@@ -61,6 +61,9 @@ class Limits:
     max_groups: int = 128
     #: Connections per group; ``None`` for no limit.
     max_connections: int | None = None
+    #: Connections of one user, and of one address, in this process; ``None`` for no limit.
+    max_connections_per_user: int | None = None
+    max_connections_per_address: int | None = None
     #: Seconds after which a process that died has given back its seats in groups with ``max_connections``.
     lease_timeout: float = 60.0
 
@@ -84,7 +87,7 @@ def limit_mistake(name: str, value: Any) -> str | None:
         return None if is_number and seconds > 0 and math.isfinite(seconds) else "seconds above 0, or a timedelta"
     if name == "overflow":
         return None if value in OVERFLOWS else f"one of {', '.join(map(repr, OVERFLOWS))}"
-    if name == "max_connections" and value is None:
+    if name.startswith("max_connections") and value is None:
         return None
     valid = isinstance(value, int) and not isinstance(value, bool) and value > 0
     return None if valid else "a whole number above 0"

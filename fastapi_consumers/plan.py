@@ -25,6 +25,7 @@ from .protocols import (
     NativeReader,
     Reader,
 )
+from .proxies import TrustedProxies
 from .stepping import Waits, run_now
 from .throttling import BaseThrottle
 
@@ -43,6 +44,8 @@ class Defaults:
     allowed_origins: tuple[str, ...] | None = None
     accept_refused: bool = False
     token_keys: TokenKeys = dataclasses.field(default_factory=TokenKeys)
+    #: Whose ``X-Forwarded-For`` says where a client is; ``None``: nobody's.
+    trusted_proxies: TrustedProxies | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
 
 

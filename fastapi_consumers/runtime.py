@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from starlette.requests import HTTPConnection
-
 from .actions import Action
 from .addressing import GROUP, Addressed, close_for, event_for, event_for_group, revoke_for
+from .admission import Admission
 from .backends import HistoryBackend, history_backend, presence_store
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
@@ -29,7 +28,7 @@ from .messages import Position
 from .options import ConsumerOptions
 from .plan import Defaults, Plan
 from .presence import PresenceStore
-from .throttling import TokenBuckets
+from .throttling import Buckets, Rate, RedisBuckets, TokenBuckets
 from .transports import MemoryTransport, Transport
 from .types import CloseCode, Send
 
@@ -56,12 +55,18 @@ class Consumers:
         history: HistoryBackend | None = None,
         presence: PresenceStore | None = None,
         direct_writes: bool = True,
+        buckets: Buckets | None = None,
+        connection_rates: tuple[Rate, ...] = (),
     ) -> None:
         self._direct_writes = direct_writes
         #: The ways to a socket that the log has named; there are a handful.
         self._lanes_told: set[str] = set()
         self.defaults = defaults if defaults is not None else Defaults()
-        self.buckets = TokenBuckets()
+        self.buckets: Buckets = buckets if buckets is not None else TokenBuckets()
+        #: What it opens and closes, also if a test puts others in the place of ``buckets``.
+        self._shared_buckets = buckets if isinstance(buckets, RedisBuckets) else None
+        self._connection_rates = connection_rates
+        self.admission = Admission(connection_rates)
         self.watch = Watch()
         #: When credentials end, on the clock of the wall; and until when sockets may be nobody's.
         self.expiries, self.deadlines = Deadlines(time.time), Deadlines(time.monotonic)
@@ -131,6 +136,8 @@ class Consumers:
             await self.hub.open()
             await self.membership.open()
             await self.save_templates()
+            if self._shared_buckets is not None:
+                await self._shared_buckets.open()
         except BaseException:
             try:
                 await self.membership.close()
@@ -150,6 +157,7 @@ class Consumers:
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.watch, self.connections = Watch(), set()
+        self.admission = Admission(self._connection_rates)
         self.expiries, self.deadlines = Deadlines(time.time), Deadlines(time.monotonic)
 
     def add_history(self, options: ConsumerOptions) -> None:
@@ -205,6 +213,7 @@ class Consumers:
             overflows=dict(self.overflows),
             transport=dict(self._transport.counters),
             history=streams.counters if streams is not None else {},
+            limiter=dict(self._shared_buckets.counters) if self._shared_buckets is not None else {},
         )
 
     async def _ready_hub(self) -> Hub:
@@ -225,6 +234,8 @@ class Consumers:
         self.watch.close()
         self.expiries.close()
         self.deadlines.close()
+        if self._shared_buckets is not None:
+            await self._shared_buckets.close()
         try:
             await self.membership.close()
         finally:
@@ -373,45 +384,3 @@ class Consumers:
         if self.membership.is_shared:
             await self._ready_hub()
         return await self.membership.presence(group, count_only=count_only)
-
-
-def get_consumers(connection: HTTPConnection) -> Consumers:
-    """The application's ``Consumers``, as a dependency of HTTP endpoints: ``Depends(get_consumers)``."""
-    found = _consumers_on(connection.app.state)
-    if found is None:
-        raise _misplaced("app.state.consumers", "nothing", "call add_consumers(app, channel_routes)")
-    return found
-
-
-def consumers_of(scope: Any) -> Consumers:
-    """The ``Consumers`` of the app that a scope belongs to; made in memory if nobody called ``add_consumers``."""
-    state = getattr(scope.get("app"), "state", None)
-    if state is None:
-        raise ImproperlyConfigured(
-            "The application",
-            [
-                Problem(
-                    "no-application",
-                    "scope['app']",
-                    "no FastAPI or Starlette application around the consumer",
-                    "one that keeps the state of its consumers",
-                    "mount the consumer in a FastAPI or Starlette app",
-                )
-            ],
-        )
-    found = _consumers_on(state)
-    if found is None:
-        found = state.consumers = Consumers()
-    return found
-
-
-def _consumers_on(state: Any) -> Consumers | None:
-    found = getattr(state, "consumers", None)
-    if found is not None and not isinstance(found, Consumers):
-        raise _misplaced("app.state.consumers", repr(found), "keep your own under another name")
-    return found
-
-
-def _misplaced(where: str, found: str, fix: str) -> ImproperlyConfigured:
-    expected = "the Consumers that add_consumers() makes"
-    return ImproperlyConfigured("The application", [Problem("no-consumers", where, found, expected, fix)])

@@ -140,7 +140,8 @@ def test_overflow_is_one_of_four_policies():
 
 
 def test_only_connections_may_be_unlimited() -> None:
-    assert [name for name in LIMIT_NAMES if limit_mistake(name, None) is None] == ["max_connections"]
+    unlimited = ["max_connections", "max_connections_per_user", "max_connections_per_address"]
+    assert [name for name in LIMIT_NAMES if limit_mistake(name, None) is None] == unlimited
 
 
 def test_durations_are_kept_in_seconds() -> None:

@@ -512,7 +512,7 @@ async def test_the_hook_may_answer_in_place_of_the_throttle(buckets: TokenBucket
 
 async def test_buckets_may_be_counted_elsewhere_and_answer_later(buckets: TokenBuckets) -> None:
     class Remote:
-        async def hit(self, key: Any, rates: tuple[Rate, ...]) -> float:
+        async def hit(self, key: Any, rates: tuple[Rate, ...], cost: float = 1) -> float:
             return buckets.hit(key, rates)
 
     throttles = compile_throttles(["1/minute"], "Chat")

@@ -56,6 +56,9 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     #: Whether frames are requests for actions.
     _has_actions: ClassVar[bool] = False
     _meta: ClassVar[ConsumerOptions]
+    #: How many variants of the class ``as_asgi`` made, and which one of them it is itself.
+    _variants: ClassVar[int] = 0
+    _variant: ClassVar[int] = 0
 
     #: Groups, or templates of them with path parameters, that the consumer joins before it is accepted.
     groups: ClassVar[Sequence[str]] = ()
@@ -80,6 +83,8 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     max_concurrent_actions: ClassVar[int]
     max_groups: ClassVar[int]
     max_connections: ClassVar[int | None]
+    max_connections_per_user: ClassVar[int | None]
+    max_connections_per_address: ClassVar[int | None]
     lease_timeout: ClassVar[float]
 
     _connection: Connection
@@ -290,7 +295,9 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
             raise ImproperlyConfigured(f"{cls.__qualname__}.as_asgi()", problems)
         if not overrides:
             return ConsumerApp(cls)
-        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        # Numbered, so that its throttles count for themselves, and by the same name in every process.
+        cls._variants = vars(cls).get("_variants", 0) + 1
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "_variant": cls._variants}
         make: Any = type(cls)
         return ConsumerApp(make(cls.__name__, (cls,), {**names, **overrides}))
 

@@ -21,13 +21,14 @@ from ..exceptions import (
     PermissionDenied,
     StopConsumer,
 )
+from ..finding import consumers_of
 from ..identifying import identify, join_own_topics, wait_for_token
-from ..identity import is_authenticated
+from ..identity import CLIENT_KEY, is_authenticated
 from ..inbox import Disconnected, TooBig
 from ..origins import is_allowed_origin
 from ..permissions import check_permissions
 from ..recoveries import Recoveries
-from ..runtime import Consumers, consumers_of
+from ..runtime import Consumers
 from ..stepping import Resumed, settled
 from ..throttling import check_throttles
 from ..types import CloseCode, Receive, Scope, Send
@@ -186,14 +187,19 @@ class _Life:
             connection.dispatcher.start()
         if hasattr(consumer, "encode_json"):
             connection.member.framer = plan.framer(connection.subprotocol)
+        self._consumers.admission.knock()
+        if (proxies := self._consumers.defaults.trusted_proxies) is not None:
+            scope[CLIENT_KEY] = proxies.address_of(scope)
         scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
         if not is_allowed_origin(connection.headers, scope.get("scheme", "ws"), plan.allowed_origins):
             raise PermissionDenied("Pages of this origin may not connect.", code="origin_not_allowed")
+        self._consumers.admission.take_address(connection)
         await self._authenticate(consumer)
         if plan.waits_for_message and not is_authenticated(connection.user):
             await wait_for_token(consumer, connection)
         elif plan.permissions:
             await check_permissions(plan.permissions, consumer)
+        self._consumers.admission.take_user(connection)
         await self._solve_dependencies()
         await self._join(consumer)
         self._connected = True
@@ -374,6 +380,7 @@ class _Life:
             except BaseException as error:
                 outcome = error
         self._consumers.connections.discard(connection)
+        self._consumers.admission.leave(connection)
         if outcome is not None and not isinstance(outcome, Exception):
             raise outcome
 
