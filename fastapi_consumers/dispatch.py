@@ -52,6 +52,7 @@ class Dispatcher:
         "_direct",
         "_frame_type",
         "_framer",
+        "_guarded",
         "_mailbox",
         "_outbox",
         "_plan",
@@ -73,8 +74,9 @@ class Dispatcher:
         self.start()
         #: Held by whoever runs the consumer's code; ``None`` where there are no event methods to take turns with.
         self.turn = asyncio.Lock() if self._plan.options.events else None
-        #: Actions by name that need neither policy nor injection; none while event methods take turns with them.
+        #: Actions by name that need no injection; none while event methods take turns with them.
         self._direct: Mapping[str | None, Action] = self._plan.direct if self.turn is None else {}
+        self._guarded = self._plan.guarded
         #: Whether frames come here as they are, and not through the consumer's own receive().
         self._reads_frames = reads_frames
         #: The consumer's throttles, unless they have counted the frame before it came here.
@@ -120,8 +122,10 @@ class Dispatcher:
         running.current = request.request_id
         try:
             if action is not None and request.error is None and not running.waiting:
-                # Nothing stands before it: called here, with no question asked.
+                # Nothing but policies stands before it: called here, with no other question asked.
                 self._bad_frames = 0
+                if self._guarded and (plan := self._guarded.get(action.name)) is not None:
+                    await self._check(plan, action)
                 result = await action.call(self._consumer, request.data)
                 running.current = None
                 if result is not None or request.request_id is not None:

@@ -51,12 +51,16 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ActionPlan:
-    """An action with the policies in force for it. ``direct``: nothing stands between the frame and the call."""
+    """An action with the policies in force for it.
+
+    ``direct``: nothing but policies stands between the frame and the call; ``guarded``: policies do.
+    """
 
     action: Action
     permissions: tuple[BasePermission, ...]
     throttles: tuple[BaseThrottle, ...]
     direct: bool
+    guarded: bool
 
 
 class Plan:
@@ -89,10 +93,11 @@ class Plan:
         self.actions = {
             name: self._plan_action(name, action) for name, action in {**builtins, **options.actions}.items()
         }
-        #: The actions that may be called straight away.
+        #: The actions that may be called straight away, and those of them whose policies are asked before.
         self.direct: dict[str | None, Action] = {
             name: plan.action for name, plan in self.actions.items() if plan.direct
         }
+        self.guarded = {name: plan for name, plan in self.actions.items() if plan.direct and plan.guarded}
         #: Whether ``cancel`` is the framework's and not an action of the class's own.
         self.has_cancel = "cancel" in builtins and "cancel" not in options.actions
         self._token_readers: dict[bool, Reader] = {}
@@ -109,16 +114,8 @@ class Plan:
     def _plan_action(self, name: str, action: Action) -> ActionPlan:
         permissions = (*self.permissions, *self.options.action_permissions.get(name, ()))
         throttles = self.options.action_throttles.get(name, ())
-        direct = (
-            action.plain
-            and not permissions
-            and not throttles
-            and not self.throttles
-            and action.enabled
-            and not action.deprecated
-            and not action.concurrent
-        )
-        return ActionPlan(action, permissions, throttles, direct)
+        direct = action.plain and action.enabled and not action.deprecated and not action.concurrent
+        return ActionPlan(action, permissions, throttles, direct, bool(permissions or throttles or self.throttles))
 
     @property
     def own_codec(self) -> bool:

@@ -35,6 +35,7 @@ _ONCE = (
     "tests/presence/test_processes.py",
     "tests/test_cli.py",
     "tests/test_docs.py",
+    "tests/throttling/",
     "tests/transports/test_cluster.py",
     "tests/transports/test_postgres.py",
     "tests/transports/test_redis.py",

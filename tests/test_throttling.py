@@ -17,6 +17,7 @@ from fastapi_consumers.throttling import (
     ConnectionRateThrottle,
     GroupRateThrottle,
     Rate,
+    RateThrottle,
     TokenBuckets,
     UserRateThrottle,
     check_throttles,
@@ -237,6 +238,23 @@ def test_buckets_agree_with_counting_tokens_by_hand(rates: list[Rate], steps: li
         assert wait == pytest.approx(0.0 if allowed else max(waits), abs=1e-6)
         if allowed:
             tokens = [held - 1 for held in tokens]
+
+
+def test_a_request_may_cost_several_tokens_or_a_part_of_one(buckets: TokenBuckets, clock: Clock) -> None:
+    rates = parse_rate("10/second")
+    assert buckets.hit("k", rates, 7) == 0.0
+    assert buckets.hit("k", rates, 4) == pytest.approx(0.1)
+    assert buckets.hit("k", rates, 2.5) == 0.0
+    assert buckets.hit("k", rates) == pytest.approx(0.05)
+    clock.now += 0.05
+    assert buckets.hit("k", rates) == 0.0
+    assert buckets.hit("k", rates, 10) == pytest.approx(1.0)
+
+
+def test_what_no_window_ever_allows_at_once_is_never_allowed_and_takes_nothing(buckets: TokenBuckets) -> None:
+    rates = parse_rate("10/second; 3/hour")
+    assert buckets.hit("k", rates, 4) == float("inf")
+    assert buckets.hit("k", rates, 3) == 0.0
 
 
 def test_full_buckets_are_forgotten(buckets: TokenBuckets, clock: Clock) -> None:
@@ -532,3 +550,59 @@ def test_a_sync_check_never_gives_way_to_the_event_loop(buckets: TokenBuckets) -
     check = check_throttles(compile_throttles(["5/minute", "9/minute"], "Chat"), consumer(), None, buckets)
     with pytest.raises(StopIteration):
         check.send(None)
+
+
+@pytest.mark.parametrize(("cost", "error"), [(-1, ValueError), (float("nan"), ValueError), ("2", TypeError)])
+async def test_a_cost_that_is_none_is_an_error(cost: Any, error: type[Exception], buckets: TokenBuckets) -> None:
+    class Costly(UserRateThrottle):
+        rate = "5/second"
+
+        def get_cost(self, consumer: Any, action: Any) -> float:
+            return cost
+
+    with pytest.raises(error, match="expected"):
+        await check_throttles(compile_throttles([Costly], "Chat"), consumer(), None, buckets)
+    with pytest.raises(error, match="expected"):
+        throttle_of(UserRateThrottle("5/second", cost=cost))
+
+
+def test_a_cost_beyond_the_rate_is_an_error_and_does_not_refuse_all() -> None:
+    with pytest.raises(ValueError, match="no request would ever pass"):
+        throttle_of(UserRateThrottle("10/second; 3/hour", cost=4))
+
+
+def test_an_async_cost_is_an_error() -> None:
+    class Late(UserRateThrottle):
+        async def get_cost(self, consumer: Any, action: Any) -> float:  # type: ignore[override]
+            return 1
+
+    with pytest.raises(TypeError, match="get_cost"):
+        throttle_of(Late("1/second"))
+
+
+async def test_a_key_function_says_who_is_counted_together(buckets: TokenBuckets) -> None:
+    throttles = compile_throttles([RateThrottle("1/minute", key=lambda consumer: consumer.channel_name or None)], "C")
+    waits = [await retry_after(throttles, consumer(channel=channel), buckets) for channel in ("a", "a", "b", "", "")]
+    assert [wait > 0 for wait in waits] == [False, True, False, False, False]
+
+
+async def test_a_key_that_is_no_plain_function_is_an_error() -> None:
+    async def late(consumer: Any) -> str:
+        return ""
+
+    for key in (late, "user", None):
+        with pytest.raises(TypeError, match="plain function"):
+            RateThrottle("1/minute", key=key)  # type: ignore[arg-type]
+
+
+async def test_what_is_local_is_counted_in_memory_where_others_are_not(buckets: TokenBuckets) -> None:
+    class Remote:
+        local = buckets
+
+        async def hit(self, key: Any, rates: tuple[Rate, ...], cost: float = 1) -> float:
+            raise AssertionError("asked")
+
+    for throttle in (ConnectionRateThrottle("1/minute"), UserRateThrottle("1/minute", local=True)):
+        compiled = compile_throttles([throttle], repr(throttle))
+        assert await retry_after(compiled, consumer(), Remote()) == 0.0
+        assert await retry_after(compiled, consumer(), Remote()) == pytest.approx(60)
