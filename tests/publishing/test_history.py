@@ -215,9 +215,10 @@ async def test_what_is_kept_is_delivered_though_the_broker_is_away(own_broker, t
     history_url = f"sqlite:///{tmp_path / 'history.db'}"
     app = make(own_broker.url, history_url)
     async with lifespan(app):
-        async with WebsocketCommunicator(app, "/log/a") as ann, Publisher(
-            own_broker.url, history_url=history_url, broker_timeout=0.6
-        ) as publish:
+        async with (
+            WebsocketCommunicator(app, "/log/a") as ann,
+            Publisher(own_broker.url, history_url=history_url, broker_timeout=0.6) as publish,
+        ):
             await ann.receive_json_from()
             assert (await publish.broadcast("log.a", "said", 1)).offset == 1
             await ann.assert_event("said", 1)
