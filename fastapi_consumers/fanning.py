@@ -54,15 +54,22 @@ class Held:
     __slots__ = ("frames", "overflowed")
 
     def __init__(self) -> None:
-        #: Offset, where there is one, and the frame.
-        self.frames: list[tuple[int | None, Frame, Droppable]] = []
+        #: Offset, where there is one, and the frame; ``None`` for an event that this member does not get, which would
+        #: look like a hole otherwise.
+        self.frames: list[tuple[int | None, Frame | None]] = []
         self.overflowed = False
 
-    def add(self, offset: int | None, frame: Frame, droppable: Droppable) -> None:
+    def add(self, offset: int | None, frame: Frame | None) -> None:
         if len(self.frames) < MAX_HELD:
-            self.frames.append((offset, frame, droppable))
+            self.frames.append((offset, frame))
         else:
             self.overflowed = True
+
+    def clear(self) -> None:
+        """Start over after an overflow."""
+        if self.overflowed:
+            self.frames.clear()
+            self.overflowed = False
 
 
 #: Channel to what waits for it, or to the offset up to which it has everything already.
@@ -106,15 +113,16 @@ class Fanning:
     def hand_over(self, members: Iterable[Member]) -> None:
         packet = self._packet
         if packet.exclude is not None:
-            members = [member for member in members if member.channel != packet.exclude]
+            members = self._without(packet.exclude, members)
         if self._event is not None:
             self._push_event(members, self._late)
         elif self._notice is not None:
             tell(members, self._notice, self._late)
         elif self._single is not None:
-            droppable = Droppable(self._group)
+            droppable, late = Droppable(self._group), self._late
             for member in members:
-                member.push(self._single, droppable)
+                if not late or member.channel not in late or self._is_due(member, late, self._single):
+                    member.push(self._single, droppable)
         elif packet.kind == "message":
             for member in members:
                 # Decoded for each: a consumer may change what it is given.
@@ -122,6 +130,15 @@ class Fanning:
         else:
             for member in tuple(members):
                 member.close(*self._closing)
+
+    def _without(self, channel: str, members: Iterable[Member]) -> list[Member]:
+        others = []
+        for member in members:
+            if member.channel != channel:
+                others.append(member)
+            elif self._late and member.channel in self._late:
+                self._is_due(member, self._late, None)
+        return others
 
     def _push_event(self, members: Iterable[Member], late: Late | None) -> None:
         framer: Framer | None = None
@@ -133,15 +150,16 @@ class Fanning:
                 if framer not in self._frames:
                     self._frames[framer] = self._frame(framer)
                 frame, droppable = self._frames[framer]
-            if frame is None or (late and member.channel in late and not self._is_due(member, late, frame, droppable)):
+            if late and member.channel in late and not self._is_due(member, late, frame):
                 continue
-            member.push(frame, droppable)
+            if frame is not None:
+                member.push(frame, droppable)
 
-    def _is_due(self, member: Member, late: Late, frame: Frame, droppable: Droppable) -> bool:
+    def _is_due(self, member: Member, late: Late, frame: Frame | None) -> bool:
         """Whether a member that joined just now gets this; if it is too early, it is held."""
         state, offset = late[member.channel], self._offset
         if isinstance(state, Held):
-            state.add(offset, frame, droppable)
+            state.add(offset, frame)
             return False
         if offset is None:
             return True
