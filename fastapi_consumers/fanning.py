@@ -183,16 +183,27 @@ class Fanning:
 
 
 def tell(members: Iterable[Member], notice: Notice, late: Late | None = None) -> None:
-    """Send a notice to all members that have a framer. Those who wait to be told where they joined do not need it."""
+    """Send a notice to all members that have a framer.
+
+    Notices of presence may be dropped, as events may. Those of a stream are not, and who waits to be told where it
+    joined does not need them.
+    """
     frames: dict[Framer, Frame | None] = {}
+    droppable = Droppable(notice.fields.get("group")) if notice.type == "presence" else None
     for member in members:
         framer = member.framer
-        if framer is None or (late is not None and isinstance(late.get(member.channel), Held)):
+        held = late.get(member.channel) if late else None
+        if framer is None or (isinstance(held, Held) and droppable is None):
             continue
         if framer not in frames:
             frames[framer] = _notice_frame(framer, notice)
-        if (frame := frames[framer]) is not None:
-            member.push(frame, None)
+        frame = frames[framer]
+        if frame is None:
+            continue
+        if isinstance(held, Held) and droppable is not None:
+            held.add(None, frame, droppable)
+        else:
+            member.push(frame, droppable)
 
 
 def _notice_frame(framer: Framer, notice: Notice) -> Frame | None:

@@ -157,3 +157,19 @@ def test_notices_go_to_those_who_have_been_told_where_they_joined(members):
 def test_a_packet_whose_data_is_not_of_its_kind_reaches_nobody(packet):
     with pytest.raises(BadPacket):
         Fanning(packet, "room")
+
+
+def test_notices_of_presence_may_be_dropped_and_wait_for_who_is_joining():
+    pushed = []
+    members = [Member(name, lambda frame, note: pushed.append(note), None, None, 1) for name in ("a", "b")]
+    for member in members:
+        member.framer = JSON_FRAMER
+    late = {"b": Held()}
+    tell(members, Notice("presence", {"group": "g", "count": 1}), late)
+    assert pushed == [Droppable("g")]
+    ((offset, frame, droppable),) = late["b"].frames
+    assert (offset, droppable) == (None, Droppable("g"))
+    assert json.loads(frame.payload) == {"type": "presence", "group": "g", "count": 1}
+    tell(members, Notice("gap", {"group": "g"}), late)
+    assert pushed == [Droppable("g"), None]
+    assert len(late["b"].frames) == 1
