@@ -201,7 +201,7 @@ def tell(members: Iterable[Member], notice: Notice, late: Late | None = None) ->
         if frame is None:
             continue
         if isinstance(held, Held) and droppable is not None:
-            held.add(None, frame, droppable)
+            held.add(None, frame)
         else:
             member.push(frame, droppable)
 
