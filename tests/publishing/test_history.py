@@ -14,6 +14,7 @@ from fastapi_consumers import (
     BrokerUnavailable,
     GroupConsumer,
     ImproperlyConfigured,
+    MessageTooBig,
     Position,
     Publisher,
     SyncPublisher,
@@ -308,3 +309,26 @@ def test_it_may_be_used_in_one_event_loop_after_another(url, tmp_path):
     thread.start()
     thread.join(20)
     assert offsets == [1, 2]
+
+
+async def test_what_is_kept_and_too_big_for_the_broker_is_read_back_by_the_members(tmp_path, caplog):
+    class Narrow(MemoryTransport):
+        is_distributed, is_direct = True, False
+
+        async def publish(self, topic, packet):
+            if len(packet) > 1000:
+                raise MessageTooBig
+            await super().publish(topic, packet)
+
+    app = FastAPI()
+    store = store_of(f"sqlite:///{tmp_path / 'history.db'}")
+    consumers = add_consumers(
+        app, [path("/log/{name}", Log)], transport=Narrow(), history_url=store, presence_url="memory://"
+    )
+    async with lifespan(app), WebsocketCommunicator(app, "/log/a") as ann:
+        await ann.receive_json_from()
+        assert (await consumers.broadcast("log.a", "said", "x" * 2000)).offset == 1
+        await ann.assert_event("said", "x" * 2000, timeout=5)
+        assert "kept" in caplog.text
+        assert await consumers.broadcast("log.a", "said", 2) is not None
+        await ann.assert_event("said", 2)
