@@ -95,8 +95,6 @@ class Hub:
     async def open(self) -> None:
         self.transport.on_gap, self.transport.on_lost = self._on_gap, self.broker.lost
         await self.transport.open(self._deliver)
-        if self.streams is not None:
-            await self.streams.open()
         await self.transport.subscribe(PROCESS + self.process)
 
     async def close(self) -> None:

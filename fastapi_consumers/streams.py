@@ -71,6 +71,7 @@ class Streams:
         self.on_forget: Callable[[str], None] = _ignore
         self._streams: dict[str, Stream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening, self._is_open = asyncio.Lock(), False
         self._checking: asyncio.Task[None] | None = None
         self._frame_bytes = 0
         #: How often events were missing and read back, how many were, and how often they were not there any more.
@@ -87,7 +88,11 @@ class Streams:
         return {name: getattr(self, name) for name in names}
 
     async def open(self) -> None:
-        await self.store.open()
+        """Open the store. Nothing happens if it is open."""
+        async with self._opening:
+            if not self._is_open:
+                await self.store.open()
+                self._is_open = True
 
     async def close(self) -> None:
         tasks = {*self._tasks, self._checking} - {None}
@@ -97,6 +102,7 @@ class Streams:
                 task.cancel()
         await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
         self._streams.clear()
+        self._is_open = False
         await self.store.close()
 
     # -- membership ------------------------------------------------------------------------------------------------

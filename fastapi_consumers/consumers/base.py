@@ -238,6 +238,9 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
         """Become a member; ``False`` if it was one already. ``recovers``: it asks for recovery, ``recover`` or not."""
         connection, limits = self._connection, self._connection.plan.limits
         history, recovery = connection.plan.options.history, None
+        if history is not None:
+            # What whoever publishes goes by.
+            history = self.consumers.histories.of(group) or history
         if history is not None and (recovers or recover is not None):
             recovery = Recovery(recover, limits.max_recovery, limits.max_recovery_bytes)
         if not await self.consumers.membership.join(group, connection.member, limits, history, recovery):
