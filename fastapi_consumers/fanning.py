@@ -47,6 +47,15 @@ class Member:
         self.receive = receive
         self.close = close
 
+    def detach(self) -> None:
+        """Hold nothing of its connection any more, and take nothing. Called once it has left everything for good."""
+        self.consumer = None
+        self.push = self.receive = self.close = _nothing
+
+
+def _nothing(*_: object) -> None:
+    return None
+
 
 class Held:
     """What waits for a member of a stream until it has been told where it joined."""
