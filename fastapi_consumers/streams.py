@@ -67,8 +67,6 @@ class Streams:
         self._hand_on = hand_on
         self._tell = tell
         self._settle = settle
-        #: Called with each group that has no members here any more.
-        self.on_forget: Callable[[str], None] = _ignore
         self._streams: dict[str, Stream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening, self._is_open = asyncio.Lock(), False
@@ -126,7 +124,6 @@ class Streams:
         stream = self._streams.pop(group, None)
         if stream is not None:
             self.restart(stream)
-            self.on_forget(group)
         if not self._streams and self._checking is not None:
             self._checking.cancel()
             self._checking = None
@@ -355,7 +352,3 @@ class Streams:
             stream = self._streams.get(group)
             if stream is not None:
                 self.heal(stream)
-
-
-def _ignore(group: str) -> None:
-    return None
