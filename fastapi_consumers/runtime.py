@@ -78,6 +78,7 @@ class Consumers:
         self.histories = Histories()
         self._history = history if history is not None else history_backend(self._transport, None)
         self._saved: Mapping[str, History] = {}
+        self._keeps_history = False
         self._presence = presence if presence is not None else presence_store(self._transport, None)
         self._broker = Broker()
         self.hub = self._new_hub()
@@ -135,7 +136,7 @@ class Consumers:
         try:
             await self.hub.open()
             await self.membership.open()
-            await self.save_templates()
+            await self.prepare_history()
             if self._shared_buckets is not None:
                 await self._shared_buckets.open()
         except BaseException:
@@ -171,6 +172,7 @@ class Consumers:
                 'name one in add_consumers(…, history_url="redis://…"), or sqlite+aiosqlite:/// or postgresql://',
             )
             raise ImproperlyConfigured(options.name, [problem])
+        self._keeps_history |= options.history is not None
         self.histories.add(options)
 
     def check_presence(self, options: ConsumerOptions) -> None:
@@ -180,11 +182,14 @@ class Consumers:
         if needs and (problems := self.membership.problems_of(options.name, needs=" and ".join(needs))):
             raise ImproperlyConfigured(options.name, problems)
 
-    async def save_templates(self) -> None:
-        """Tell the store which groups have a history, for publishers in other programs; once for each change."""
-        templates = self.histories.templates
-        if self._history.store is not None and templates != self._saved:
-            await self._history.store.save_templates(templates)
+    async def prepare_history(self) -> None:
+        """Open the store once a class has a history, and tell it of which groups, for publishers in other programs."""
+        streams, templates = self.hub.streams, self.histories.templates
+        if streams is None or not self._keeps_history:
+            return
+        await streams.open()
+        if templates != self._saved:
+            await streams.store.save_templates(templates)
             self._saved = templates
 
     def on_broker(self, event: BrokerEvent) -> Callable[[F], F]:
