@@ -29,6 +29,7 @@ from .messages import Position
 from .options import ConsumerOptions
 from .plan import Defaults, Plan
 from .presence import PresenceStore
+from .texts import gettext_lazy as _
 from .throttling import TokenBuckets
 from .transports import MemoryTransport, Transport
 from .types import CloseCode, Send
@@ -304,7 +305,7 @@ class Consumers:
         """A group's history, to read or to purge. Raises ``InvalidGroup``, and ``NotFound`` for one without history."""
         history = self.histories.of(check_group(group))
         if history is None:
-            raise NotFound("This group has no history.")
+            raise NotFound(_("This group has no history."))
         return GroupHistory(group, history, self._ready_store)
 
     async def _ready_store(self) -> HistoryStore:

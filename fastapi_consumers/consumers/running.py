@@ -29,6 +29,7 @@ from ..permissions import check_permissions
 from ..recoveries import Recoveries
 from ..runtime import Consumers, consumers_of
 from ..stepping import Resumed, settled
+from ..texts import gettext_lazy as _
 from ..throttling import check_throttles
 from ..types import CloseCode, Receive, Scope, Send
 
@@ -188,7 +189,7 @@ class _Life:
             connection.member.framer = plan.framer(connection.subprotocol)
         scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
         if not is_allowed_origin(connection.headers, scope.get("scheme", "ws"), plan.allowed_origins):
-            raise PermissionDenied("Pages of this origin may not connect.", code="origin_not_allowed")
+            raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
         await self._authenticate(consumer)
         if plan.waits_for_message and not is_authenticated(connection.user):
             await wait_for_token(consumer, connection)
