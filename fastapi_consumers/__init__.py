@@ -33,9 +33,10 @@ from .exceptions import (
 from .marks import action, event
 from .messages import Position
 from .pagination import CursorPagination, LimitOffsetPagination, PageNumberPagination
-from .publisher import Publisher, SyncPublisher
+from .publisher import Publisher
 from .routing import add_routes, path
 from .runtime import Consumers, get_consumers
+from .sync_publisher import SyncPublisher
 
 __all__ = [
     "AcceptConnection",

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from .addressing import GROUP
-from .exceptions import BrokerUnavailable
+from .exceptions import BrokerUnavailable, MessageTooBig
 from .history import History, HistoryStore
 from .messages import Position
 from .packets import Packet, encode_packet
@@ -50,8 +50,8 @@ class Appender:
         if is_new and channel is None:
             try:
                 await self._publish(topic, packet, position, encoded)
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, MessageTooBig) as error:
                 self.unpublished += 1
-                logger.warning("an event of %r is kept, and delivered once the broker is back: %s", group, error)
+                logger.warning("an event of %r is kept, and delivered once it is read back: %s", group, error)
                 return position, False
         return position, True

@@ -20,8 +20,13 @@ class HistoryBackend(NamedTuple):
     publishes: bool = False
 
 
-def history_backend(transport: Transport, history_url: str | HistoryStore | None) -> HistoryBackend:
+def history_backend(
+    transport: Transport, history_url: str | HistoryStore | None, *, timeout: float | None = None
+) -> HistoryBackend:
     """The store that ``history_url`` names or is; by default the transport's own server, where that can keep it.
+
+    Args:
+        timeout: seconds that each call of a store of its own may take; by default what is usual for its kind.
 
     Raises ``ImproperlyConfigured`` for a URL that cannot be meant, and for a store of one process beside a transport of
     many: each of them would count for itself.
@@ -37,7 +42,7 @@ def history_backend(transport: Transport, history_url: str | HistoryStore | None
         else:
             return HistoryBackend(None)
     else:
-        store = store_of(history_url)
+        store = store_of(history_url, timeout=timeout)
     if transport.is_distributed and not store.is_distributed:
         where = safe_url(history_url) if isinstance(history_url, str) else repr(store)
         problem = Problem(

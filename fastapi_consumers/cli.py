@@ -1,4 +1,4 @@
-"""The command line: publish to an application, and look at what one routes.
+"""The command line: publish to an application, read a group's history, and look at what an application routes.
 
 Exit codes: 0 for done; 1 if it could not be done, such as without a broker; 2 if what was asked for cannot be meant.
 Results go to the standard output, everything else to the standard error.
@@ -7,23 +7,33 @@ A command is a function. What it raises of this package's errors becomes a messa
 """
 
 import asyncio
+import dataclasses
 import difflib
 import importlib
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 from pydantic_core import from_json
 from starlette.applications import Starlette
 
 from .addressing import Addressed, event_for, event_for_group
-from .exceptions import BrokerUnavailable, ConsumerError, ImproperlyConfigured
+from .backends import history_backend
+from .exceptions import BrokerUnavailable, ConsumerError, ImproperlyConfigured, Problem
+from .groups import check_group
+from .history import GroupHistory, History, HistorySlice, HistoryStore
+from .history.base import check_idempotency_key
+from .history.view import MAX_READ
+from .messages import Position
 from .publisher import Publisher
 from .routing import RoutedConsumer, routed_consumers
+from .transports.urls import seconds_of, transport_of
+
+T = TypeVar("T")
 
 
 class _Commands(click.Group):
@@ -52,6 +62,13 @@ _url = click.option(
     help="The broker that the application uses, such as redis://localhost:6379/0. Others on this machine can read what "
     "stands on a command line: put passwords into the variable.",
 )
+_history_url = click.option(
+    "--history-url",
+    envvar="FASTAPI_CONSUMERS_HISTORY_URL",
+    show_envvar=True,
+    help="Where the application keeps the history of its groups, if that is not the broker.",
+)
+_timeout = click.option("--timeout", default=1.0, show_default=True, help="Seconds that it may take.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -60,14 +77,24 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for
 @_url
 @click.option("--user", help="Send to all connections of this user; then there is no GROUP.")
 @click.option("--channel", help="Send to this one connection; then there is no GROUP.")
-@click.option("--timeout", default=1.0, show_default=True, help="Seconds that the broker may take.")
+@click.option("--idempotency-key", help="In a group with history: send nothing if it had an event with this key.")
+@_history_url
+@_timeout
 @_as_json
 def publish(
-    words: Sequence[str], url: str, user: str | None, channel: str | None, timeout: float, as_json: bool
+    words: Sequence[str],
+    url: str,
+    user: str | None,
+    channel: str | None,
+    idempotency_key: str | None,
+    history_url: str | None,
+    timeout: float,
+    as_json: bool,
 ) -> None:
     """Send an EVENT to the members of a GROUP.
 
-    DATA is JSON, by default null; "-" reads it from the standard input.
+    DATA is JSON, by default null; "-" reads it from the standard input. In a group with history the event's position
+    is printed, its epoch and offset.
 
     \b
       fastapi-consumers publish chat.lobby said '{"text": "hi"}'
@@ -82,6 +109,10 @@ def publish(
         group, *words = words
     if len(words) > 2:
         raise click.UsageError(f"Expected one DATA after the event {words[0]!r}; found {len(words) - 1}. Quote it.")
+    if idempotency_key is not None:
+        if group is None:
+            raise click.UsageError("Only groups have a history, which is where idempotency keys are kept.")
+        _usage(check_idempotency_key, idempotency_key)
     event, data = words[0], _data(words[1]) if len(words) == 2 else None
     if group is not None:
         addressed: Addressed | None = event_for_group(group, event, data)
@@ -89,15 +120,79 @@ def publish(
         addressed = event_for(event, data, user=user, channel=channel)
     if addressed is None:
         raise click.UsageError(f"{channel!r} cannot be a channel: it is what a consumer has as its channel_name.")
-    asyncio.run(_publish(url, timeout, addressed))
+    publishing = _publish(url, history_url, timeout, addressed, idempotency_key)
+    position = _usage(asyncio.run, publishing)
     receiver = {"group": group, "user": user, "channel": channel}
     [(kind, name)] = [item for item in receiver.items() if item[1] is not None]
-    click.echo(json.dumps({"event": event, kind: name}) if as_json else f"published {event} to {kind} {name}")
+    place = position._asdict() if position is not None else {}
+    if as_json:
+        click.echo(json.dumps({"event": event, kind: name, **place}))
+    else:
+        at = f" at {position.epoch}:{position.offset}" if position is not None else ""
+        click.echo(f"published {event} to {kind} {name}{at}")
 
 
-async def _publish(url: str, timeout: float, addressed: Addressed) -> None:
-    async with Publisher(url, broker_timeout=timeout) as publisher:
-        await publisher.publish(addressed)
+async def _publish(
+    url: str, history_url: str | None, timeout: float, addressed: Addressed, idempotency_key: str | None
+) -> Position | None:
+    async with Publisher(url, history_url=history_url, broker_timeout=timeout) as publisher:
+        return await publisher.publish(addressed, idempotency_key)
+
+
+def _usage(function: Callable[..., T], *arguments: Any) -> T:
+    """Call it; a ``ValueError`` is the user's mistake."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@cli.command()
+@click.argument("group")
+@_url
+@_history_url
+@click.option("--limit", type=click.IntRange(1, MAX_READ), default=20, show_default=True, help="How many at most.")
+@_timeout
+@_as_json
+def history(group: str, url: str, history_url: str | None, limit: int, timeout: float, as_json: bool) -> None:
+    """Print the newest events of a GROUP with history, the newest last.
+
+    Each with its offset, its time, its name and its data.
+    """
+    found = asyncio.run(_read_history(check_group(group), url, history_url, limit, timeout))
+    events = [{**dataclasses.asdict(event), "at": event.at.isoformat()} for event in reversed(found.events)]
+    if as_json:
+        click.echo(json.dumps({"epoch": found.epoch or None, "top": found.top, "results": events}))
+        return
+    for event in events:
+        click.echo(f"{event['offset']}  {event['at']}  {event['event']}  {json.dumps(event['data'])}")
+    if not events:
+        click.echo(f"There are no events of the group {group!r}.", err=True)
+
+
+async def _read_history(group: str, url: str, history_url: str | None, limit: int, timeout: float) -> HistorySlice:
+    store = history_backend(
+        transport_of(url, broker_timeout=timeout),
+        None if history_url == url else history_url,
+        timeout=seconds_of(timeout),
+    ).store
+    if store is None or not store.is_distributed:
+        found, fix = "a broker that keeps no history", "name where the application keeps it: --history-url"
+        problem = Problem("no-history-store", "--url", found, "a place where the application keeps its history", fix)
+        raise ImproperlyConfigured("The history", [problem])
+    try:
+        await store.open()
+        # How much is kept does not matter to who reads.
+        return await GroupHistory(group, History(), _ready(store)).read(limit=limit, newest_first=True)
+    finally:
+        await store.close()
+
+
+def _ready(store: HistoryStore) -> Callable[[], Awaitable[HistoryStore]]:
+    async def ready() -> HistoryStore:
+        return store
+
+    return ready
 
 
 def _data(text: str) -> Any:

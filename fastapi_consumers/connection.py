@@ -289,6 +289,11 @@ class Connection:
         try:
             self.outbox.abort()
             await self.inbox.close()
+            # What these refer to refers to them. Without that the connection, and the server's end of it, are freed as
+            # soon as nobody has them, and not when the garbage collector comes round.
+            self.outbox.detach()
+            self.member.detach()
+            self.overflowing.hook = self._websocket = self.dispatcher = None
         finally:
             if not self.ended.done():
                 self.ended.set_result(None)

@@ -47,6 +47,15 @@ class Member:
         self.receive = receive
         self.close = close
 
+    def detach(self) -> None:
+        """Hold nothing of its connection any more, and take nothing. Called once it has left everything for good."""
+        self.consumer = None
+        self.push = self.receive = self.close = _nothing
+
+
+def _nothing(*_: object) -> None:
+    return None
+
 
 class Held:
     """What waits for a member of a stream until it has been told where it joined."""
@@ -54,15 +63,22 @@ class Held:
     __slots__ = ("frames", "overflowed")
 
     def __init__(self) -> None:
-        #: Offset, where there is one, and the frame.
-        self.frames: list[tuple[int | None, Frame, Droppable]] = []
+        #: Offset, where there is one, and the frame; ``None`` for an event that this member does not get, which would
+        #: look like a hole otherwise.
+        self.frames: list[tuple[int | None, Frame | None]] = []
         self.overflowed = False
 
-    def add(self, offset: int | None, frame: Frame, droppable: Droppable) -> None:
+    def add(self, offset: int | None, frame: Frame | None) -> None:
         if len(self.frames) < MAX_HELD:
-            self.frames.append((offset, frame, droppable))
+            self.frames.append((offset, frame))
         else:
             self.overflowed = True
+
+    def clear(self) -> None:
+        """Start over after an overflow."""
+        if self.overflowed:
+            self.frames.clear()
+            self.overflowed = False
 
 
 #: Channel to what waits for it, or to the offset up to which it has everything already.
@@ -106,15 +122,16 @@ class Fanning:
     def hand_over(self, members: Iterable[Member]) -> None:
         packet = self._packet
         if packet.exclude is not None:
-            members = [member for member in members if member.channel != packet.exclude]
+            members = self._without(packet.exclude, members)
         if self._event is not None:
             self._push_event(members, self._late)
         elif self._notice is not None:
             tell(members, self._notice, self._late)
         elif self._single is not None:
-            droppable = Droppable(self._group)
+            droppable, late = Droppable(self._group), self._late
             for member in members:
-                member.push(self._single, droppable)
+                if not late or member.channel not in late or self._is_due(member, late, self._single):
+                    member.push(self._single, droppable)
         elif packet.kind == "message":
             for member in members:
                 # Decoded for each: a consumer may change what it is given.
@@ -122,6 +139,15 @@ class Fanning:
         else:
             for member in tuple(members):
                 member.close(*self._closing)
+
+    def _without(self, channel: str, members: Iterable[Member]) -> list[Member]:
+        others = []
+        for member in members:
+            if member.channel != channel:
+                others.append(member)
+            elif self._late and member.channel in self._late:
+                self._is_due(member, self._late, None)
+        return others
 
     def _push_event(self, members: Iterable[Member], late: Late | None) -> None:
         framer: Framer | None = None
@@ -133,15 +159,16 @@ class Fanning:
                 if framer not in self._frames:
                     self._frames[framer] = self._frame(framer)
                 frame, droppable = self._frames[framer]
-            if frame is None or (late and member.channel in late and not self._is_due(member, late, frame, droppable)):
+            if late and member.channel in late and not self._is_due(member, late, frame):
                 continue
-            member.push(frame, droppable)
+            if frame is not None:
+                member.push(frame, droppable)
 
-    def _is_due(self, member: Member, late: Late, frame: Frame, droppable: Droppable) -> bool:
+    def _is_due(self, member: Member, late: Late, frame: Frame | None) -> bool:
         """Whether a member that joined just now gets this; if it is too early, it is held."""
         state, offset = late[member.channel], self._offset
         if isinstance(state, Held):
-            state.add(offset, frame, droppable)
+            state.add(offset, frame)
             return False
         if offset is None:
             return True
@@ -165,16 +192,27 @@ class Fanning:
 
 
 def tell(members: Iterable[Member], notice: Notice, late: Late | None = None) -> None:
-    """Send a notice to all members that have a framer. Those who wait to be told where they joined do not need it."""
+    """Send a notice to all members that have a framer.
+
+    Notices of presence may be dropped, as events may. Those of a stream are not, and who waits to be told where it
+    joined does not need them.
+    """
     frames: dict[Framer, Frame | None] = {}
+    droppable = Droppable(notice.fields.get("group")) if notice.type == "presence" else None
     for member in members:
         framer = member.framer
-        if framer is None or (late is not None and isinstance(late.get(member.channel), Held)):
+        held = late.get(member.channel) if late else None
+        if framer is None or (isinstance(held, Held) and droppable is None):
             continue
         if framer not in frames:
             frames[framer] = _notice_frame(framer, notice)
-        if (frame := frames[framer]) is not None:
-            member.push(frame, None)
+        frame = frames[framer]
+        if frame is None:
+            continue
+        if isinstance(held, Held) and droppable is not None:
+            held.add(None, frame)
+        else:
+            member.push(frame, droppable)
 
 
 def _notice_frame(framer: Framer, notice: Notice) -> Frame | None:

@@ -16,6 +16,8 @@ _ENCODED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 
 #: Longest value from a path that goes into a group's name, in characters once it is percent-encoded.
 MAX_GROUP_VALUE = 128
+#: Values that stand for themselves.
+_PLAIN = re.compile(rf"[A-Za-z0-9_-]{{0,{MAX_GROUP_VALUE}}}")
 
 
 def check_group(name: Any) -> str:
@@ -45,7 +47,10 @@ def encode_value(value: Any) -> str:
     The dot is encoded too, so that a value cannot reach another level of the template. Raises ``InvalidGroup`` for a
     value that is too long.
     """
-    encoded = quote(str(value), safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    text = str(value)
+    if _PLAIN.fullmatch(text) is not None:  # As most are, and taken apart for nothing.
+        return text
+    encoded = quote(text, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
     if len(encoded) > MAX_GROUP_VALUE:
         raise InvalidGroup(
             _(

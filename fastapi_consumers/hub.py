@@ -18,7 +18,8 @@ from .health import Broker
 from .history import History, HistoryStore
 from .messages import Notice, Position
 from .packets import BadPacket, Packet, decode_packet, encode_packet, split_position, with_position
-from .streams import Recovery, Stream, Streams
+from .stream import Stream
+from .streams import Recovery, Streams
 from .transports import Transport
 
 logger = logging.getLogger(__name__)
@@ -30,20 +31,20 @@ FAN_OUT_CHUNK = 512
 class _Topic:
     """The members of one topic in this process."""
 
-    __slots__ = ("_snapshot", "fanning_out", "lock", "members", "order", "stream", "subscribed")
+    __slots__ = ("_snapshot", "last", "lock", "members", "serving", "stream", "subscribed")
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
         self.subscribed = False
         #: Held while the topic is subscribed or unsubscribed at the transport.
         self.lock = asyncio.Lock()
-        #: Held while a fan-out that lets others run in between is under way, so that no later one overtakes it.
-        self.order: asyncio.Lock | None = None
-        #: How many hold it or wait for it. Whether it is locked says less: it is not while it is passed on.
-        self.fanning_out = 0
+        #: Done when the last one has ended of the fan-outs that let others run in between. None overtakes another.
+        self.serving: asyncio.Future[None] | None = None
         self._snapshot: tuple[Member, ...] | None = None
         #: Where a member came with a history.
         self.stream: Stream | None = None
+        #: The last event with a position that came before there was a stream.
+        self.last: Position | None = None
 
     def add(self, member: Member) -> None:
         self.members[member.channel] = member
@@ -79,7 +80,7 @@ class Hub:
         broker: Broker | None = None,
     ) -> None:
         self.transport = transport
-        self.streams = Streams(store, self._hand_on_stream, self._tell) if store is not None else None
+        self.streams = Streams(store, self._hand_on_stream, self._tell, self._settle) if store is not None else None
         self.appender = (
             Appender(store, transport, store_publishes, self._publish_appended) if store is not None else None
         )
@@ -94,8 +95,6 @@ class Hub:
     async def open(self) -> None:
         self.transport.on_gap, self.transport.on_lost = self._on_gap, self.broker.lost
         await self.transport.open(self._deliver)
-        if self.streams is not None:
-            await self.streams.open()
         await self.transport.subscribe(PROCESS + self.process)
 
     async def close(self) -> None:
@@ -146,14 +145,16 @@ class Hub:
             return False
         if len(member.topics) >= member.max_topics:
             raise TooManyGroups
+        held: Held | None = None
         if found is None:
             found = self._topics[topic] = _Topic()
         elif limit is not None and len(found.members) >= limit:
             raise GroupFull
         if history is not None and self.streams is not None and member.framer is not None:
             if found.stream is None:
-                found.stream = self.streams.stream(topic[len(GROUP) :], history)
-            found.stream.late[member.channel] = Held()
+                group, others = topic[len(GROUP) :], bool(found.members)
+                found.stream = self.streams.stream(group, history, had_others=others, last=found.last)
+            held = found.stream.late[member.channel] = Held()
         found.add(member)
         member.topics.add(topic)
         if not found.subscribed:
@@ -161,11 +162,10 @@ class Hub:
                 async with found.lock:
                     # Nobody is left if it left while it waited here; then the topic is forgotten already.
                     if found.members and not found.subscribed:
+                        if found.stream is not None and self.streams is not None:
+                            self.streams.restart(found.stream)
                         await self.transport.subscribe(topic)
                         found.subscribed = True
-                        if found.stream is not None:
-                            # Nobody listened until now: where the stream is has to be asked anew.
-                            found.stream.epoch = None
             except BaseException:
                 found.remove(member)
                 member.topics.discard(topic)
@@ -174,11 +174,14 @@ class Hub:
             if member.channel not in found.members:
                 # It left while it was joining, and whoever took it out may have been cancelled.
                 await self._unsubscribe(topic, found)
-        if found.stream is not None and self.streams is not None and member.channel in found.stream.late:
+        if held is not None and found.stream is not None and self.streams is not None:
             try:
-                await self.streams.enter(found.stream, member, recovery)
+                await self.streams.enter(found.stream, member, held, recovery)
             except BaseException:
-                await self.leave(topic, member)
+                try:
+                    await self.leave(topic, member)
+                except Exception:
+                    logger.exception("could not unsubscribe from %r", topic)
                 raise
         return True
 
@@ -264,9 +267,16 @@ class Hub:
         """
         assert self.streams is not None
         assert self.appender is not None
-        position, was_published = await self.appender.append(group, packet, history, idempotency_key)
-        if not was_published:
-            self.streams.heal_all((group,))
+        was_published = False
+        try:
+            position, was_published = await self.appender.append(group, packet, history, idempotency_key)
+        except ValueError:
+            was_published = True  # Nothing has been done.
+            raise
+        finally:
+            # Whatever happened, it may have been kept.
+            if not was_published:
+                self.streams.heal_all((group,))
         return position
 
     async def _publish_appended(self, topic: str, packet: Packet, position: Position, encoded: bytes) -> None:
@@ -303,13 +313,14 @@ class Hub:
             if position is None:
                 fanning = Fanning(packet, group, late=found.stream.late if found.stream is not None else None)
             elif found.stream is None or self.streams is None:
+                found.last = position
                 fanning = Fanning(packet, group, position.offset)
             elif self.streams.take(found.stream, position):
                 fanning = Fanning(packet, group, position.offset, found.stream.late)
             else:
                 return
             members = found.snapshot()
-            if len(members) <= FAN_OUT_CHUNK and not found.fanning_out:
+            if len(members) <= FAN_OUT_CHUNK and found.serving is None:
                 fanning.hand_over(members)
             else:
                 await self._fan_out(found, fanning)
@@ -318,7 +329,7 @@ class Hub:
 
     async def _hand_on(self, found: _Topic, fanning: Fanning) -> None:
         members = found.snapshot()
-        if len(members) <= FAN_OUT_CHUNK and not found.fanning_out:
+        if len(members) <= FAN_OUT_CHUNK and found.serving is None:
             fanning.hand_over(members)
         else:
             await self._fan_out(found, fanning)
@@ -327,29 +338,45 @@ class Hub:
         found = self._topics.get(GROUP + group)
         if found is not None:
             await self._hand_on(found, fanning)
+            # Many may follow one another.
+            await asyncio.sleep(0)
+
+    async def _settle(self, group: str) -> None:
+        """Wait until all that is being handed on has been."""
+        found = self._topics.get(GROUP + group)
+        if found is not None and found.serving is not None:
+            await asyncio.shield(found.serving)
 
     async def _fan_out(self, found: _Topic, fanning: Fanning) -> None:
-        """Serve many members, chunk by chunk, after those fan-outs that began before."""
-        if found.order is None:
-            found.order = asyncio.Lock()
+        """Serve many members, chunk by chunk, after those fan-outs that began before.
+
+        A caller that is cancelled is stopped afterwards: what some members have, the others get too, and what has its
+        place in the order is not left out.
+        """
+        before = found.serving
+        done = found.serving = asyncio.get_running_loop().create_future()
         cancelled: asyncio.CancelledError | None = None
-        found.fanning_out += 1
         try:
-            async with found.order:
-                members = found.snapshot()
-                for start in range(0, len(members), FAN_OUT_CHUNK):
-                    if start and cancelled is None:
-                        try:
-                            await asyncio.sleep(0)
-                        except asyncio.CancelledError as error:
-                            # The publisher is stopped. What some members have, the others get too.
-                            cancelled = error
-                    chunk = members[start : start + FAN_OUT_CHUNK]
-                    if found.snapshot() is not members:  # Somebody left meanwhile: nothing more for them.
-                        chunk = tuple(member for member in chunk if found.members.get(member.channel) is member)
-                    fanning.hand_over(chunk)
+            while before is not None and not before.done():
+                try:
+                    await asyncio.shield(before)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            members = found.snapshot()
+            for start in range(0, len(members), FAN_OUT_CHUNK):
+                if start and cancelled is None:
+                    try:
+                        await asyncio.sleep(0)
+                    except asyncio.CancelledError as error:
+                        cancelled = error
+                chunk = members[start : start + FAN_OUT_CHUNK]
+                if found.snapshot() is not members:  # Somebody left meanwhile: nothing more for them.
+                    chunk = tuple(member for member in chunk if found.members.get(member.channel) is member)
+                fanning.hand_over(chunk)
         finally:
-            found.fanning_out -= 1
+            done.set_result(None)
+            if found.serving is done:
+                found.serving = None
         if cancelled is not None:
             raise cancelled
 

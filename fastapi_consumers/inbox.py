@@ -240,9 +240,14 @@ class Inbox:
             self._waiter.set_result(None)
 
     async def close(self) -> None:
-        """End the pump. Nothing is received any more."""
+        """End the pump. Nothing is received any more, and nobody is told of anything."""
         self._watch.discard(self)
         pump = self._pump
         if pump is not None and pump is not asyncio.current_task():
             pump.cancel()
             await asyncio.wait([pump])
+        self._peek = self._on_gone = self._on_stuck = _nothing
+
+
+def _nothing(_: object) -> None:
+    return None

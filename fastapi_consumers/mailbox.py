@@ -57,6 +57,8 @@ class Mailbox:
             self.task = None
 
     async def _call(self, method: str, message: dict[str, Any]) -> None:
+        # The connection lets go of it when it ends, and the method may go on for longer.
+        dispatcher = self._connection.dispatcher
         try:
             result = getattr(self._consumer, method)(message)
             if inspect.isawaitable(result):
@@ -67,12 +69,11 @@ class Mailbox:
                 raise
             error = RuntimeError("the event method awaited something that was cancelled")
             error.__cause__ = cancellation
-            await self._tell(error, message)
+            await self._tell(dispatcher, error, message)
         except StopConsumer:
             await self._connection.close(CloseCode.NORMAL)
         except Exception as failure:
-            await self._tell(failure, message)
+            await self._tell(dispatcher, failure, message)
 
-    async def _tell(self, failure: Exception, message: dict[str, Any]) -> None:
-        dispatcher = self._connection.dispatcher
+    async def _tell(self, dispatcher: Any, failure: Exception, message: dict[str, Any]) -> None:
         await dispatcher.tell(await dispatcher.explain(failure, f"the event method for {message['type']!r}"))

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 _PORTS = {"http": 80, "https": 443}
+#: Longest origin and host that are compared, in characters: a host's name has at most 253 (RFC 1035, section 2.3.4).
+_LONGEST = 300
 
 
 def is_allowed_origin(headers: Headers, scheme: str, allowed: tuple[str, ...] | None) -> bool:
@@ -26,8 +28,14 @@ def is_allowed_origin(headers: Headers, scheme: str, allowed: tuple[str, ...] | 
     origin = origin.lower()
     if allowed is not None:
         return any(_pattern(pattern).fullmatch(origin) is not None for pattern in allowed)
+    host = headers.get("host", "").lower()
+    return len(origin) <= _LONGEST and len(host) <= _LONGEST and _is_same_host(origin, host, scheme)
+
+
+@lru_cache(maxsize=256)
+def _is_same_host(origin: str, host: str, scheme: str) -> bool:
     try:
-        page, here = urlsplit(origin), urlsplit(f"//{headers.get('host', '').lower()}")
+        page, here = urlsplit(origin), urlsplit(f"//{host}")
         port = page.port if page.port is not None else _PORTS.get(page.scheme)
         ports = {here.port} if here.port is not None else {443} if scheme == "wss" else {80, 443}
         return page.scheme in _PORTS and bool(page.hostname) and page.hostname == here.hostname and port in ports

@@ -255,6 +255,12 @@ class Outbox:
         if self._backlog is not None:
             self._lost_frames += self._backlog.clear()
 
+    def detach(self) -> None:
+        """Tell nobody of anything any more. Called once it is dead."""
+        self._on_overflow = self._on_dropped = _nothing
+        self._on_lost = _nothing
+        self.on_drained = None
+
     def _give_up(self) -> None:
         self.abort()
         self._on_overflow()
@@ -266,6 +272,10 @@ class Outbox:
 
 def _never() -> bool:
     return False
+
+
+def _nothing(*_: object) -> None:
+    return None
 
 
 async def _awaited(awaitable: Awaitable[None]) -> None:

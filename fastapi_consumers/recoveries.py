@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from starlette.datastructures import QueryParams
 
@@ -44,3 +44,11 @@ def read_position(text: str) -> Position | None:
     """``"<epoch>:<offset>"``, or ``None`` if it is malformed."""
     found = _POSITION.fullmatch(text)
     return Position(found[1], int(found[2])) if found is not None else None
+
+
+def is_position(value: Any) -> bool:
+    """Whether this is a position, of whatever stream."""
+    if not isinstance(value, Position):
+        return False
+    epoch, offset = cast(tuple[Any, Any], value)
+    return isinstance(epoch, str) and isinstance(offset, int) and not isinstance(offset, bool)

@@ -15,7 +15,7 @@ from .addressing import GROUP, Addressed, close_for, event_for, event_for_group,
 from .backends import HistoryBackend, history_backend, presence_store
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
-from .exceptions import ImproperlyConfigured, NotFound, Problem
+from .exceptions import ImproperlyConfigured, Problem
 from .groups import check_group
 from .health import Broker, BrokerEvent, F, Health
 from .histories import Histories
@@ -29,7 +29,6 @@ from .messages import Position
 from .options import ConsumerOptions
 from .plan import Defaults, Plan
 from .presence import PresenceStore
-from .texts import gettext_lazy as _
 from .throttling import TokenBuckets
 from .transports import MemoryTransport, Transport
 from .types import CloseCode, Send
@@ -74,6 +73,7 @@ class Consumers:
         self.histories = Histories()
         self._history = history if history is not None else history_backend(self._transport, None)
         self._saved: Mapping[str, History] = {}
+        self._keeps_history = False
         self._presence = presence if presence is not None else presence_store(self._transport, None)
         self._broker = Broker()
         self.hub = self._new_hub()
@@ -131,7 +131,7 @@ class Consumers:
         try:
             await self.hub.open()
             await self.membership.open()
-            await self.save_templates()
+            await self.prepare_history()
         except BaseException:
             try:
                 await self.membership.close()
@@ -164,6 +164,7 @@ class Consumers:
                 'name one in add_consumers(…, history_url="redis://…"), or sqlite+aiosqlite:/// or postgresql://',
             )
             raise ImproperlyConfigured(options.name, [problem])
+        self._keeps_history |= options.history is not None
         self.histories.add(options)
 
     def check_presence(self, options: ConsumerOptions) -> None:
@@ -173,11 +174,14 @@ class Consumers:
         if needs and (problems := self.membership.problems_of(options.name, needs=" and ".join(needs))):
             raise ImproperlyConfigured(options.name, problems)
 
-    async def save_templates(self) -> None:
-        """Tell the store which groups have a history, for publishers in other programs; once for each change."""
-        templates = self.histories.templates
-        if self._history.store is not None and templates != self._saved:
-            await self._history.store.save_templates(templates)
+    async def prepare_history(self) -> None:
+        """Open the store once a class has a history, and tell it of which groups, for publishers in other programs."""
+        streams, templates = self.hub.streams, self.histories.templates
+        if streams is None or not self._keeps_history:
+            return
+        await streams.open()
+        if templates != self._saved:
+            await streams.store.save_templates(templates)
             self._saved = templates
 
     def on_broker(self, event: BrokerEvent) -> Callable[[F], F]:
@@ -303,10 +307,7 @@ class Consumers:
 
     def history(self, group: str) -> GroupHistory:
         """A group's history, to read or to purge. Raises ``InvalidGroup``, and ``NotFound`` for one without history."""
-        history = self.histories.of(check_group(group))
-        if history is None:
-            raise NotFound(_("This group has no history."))
-        return GroupHistory(group, history, self._ready_store)
+        return GroupHistory(group, self.histories.required(check_group(group)), self._ready_store)
 
     async def _ready_store(self) -> HistoryStore:
         streams = (await self._ready_hub()).streams

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 from .backlog import UNCOUNTED
 from .exceptions import ConsumerError
-from .fanning import Fanning, Held, Late, Member, gap_frame
+from .fanning import Fanning, Held, Member, gap_frame
 from .history import History, HistoryStore, Stored
 from .messages import Event, Frame, Notice, Position
 from .packets import BadPacket, decode_packet
 from .protocols import Framer
+from .stream import Stream, continues
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,10 @@ CHECK_INTERVAL = 25.0
 RETRY, MAX_RETRY = 0.1, 2.0
 #: How often a join reads again because more came meanwhile than could be held.
 JOIN_TRIES = 3
-#: Frames of old events that a stream keeps for others who missed the same.
-MAX_FRAMES = 1024
+#: Seconds that a join waits for its stream to find out that a new epoch has begun.
+EPOCH_TIMEOUT = 1.0
+#: Bytes of old events' frames that are kept for others who missed the same; of all streams together.
+MAX_FRAME_BYTES = 16 << 20
 
 
 class Recovery(NamedTuple):
@@ -43,41 +46,6 @@ class Recovery(NamedTuple):
     max_bytes: int
 
 
-class Stream:
-    """One group's position in this process: all its members here have had what is up to it, and nothing beyond."""
-
-    __slots__ = ("again", "epoch", "frames", "group", "healing", "history", "is_fresh", "late", "offset", "starting")
-
-    def __init__(self, group: str, history: History) -> None:
-        self.group = group
-        self.history = history
-        #: ``None`` until the store was asked for the first time.
-        self.epoch: str | None = None
-        self.offset = 0
-        self.late: Late = {}
-        self.starting = asyncio.Lock()
-        #: Reads what is missing; while it runs nothing else is delivered. ``again``: something came in meanwhile.
-        self.healing: asyncio.Task[None] | None = None
-        self.again = False
-        #: Whether an event came since the last look at the store.
-        self.is_fresh = True
-        self.frames: dict[tuple[Framer, int], Frame] = {}
-
-    @property
-    def position(self) -> Position:
-        return Position(self.epoch or "", self.offset)
-
-    def is_next(self, position: Position) -> bool | None:
-        """Whether this is the next event; ``None`` if one before it is missing. All but the next one are dropped."""
-        if self.epoch != position.epoch:
-            return None
-        if self.healing is None and position.offset == self.offset + 1:
-            self.offset = position.offset
-            self.is_fresh = True
-            return True
-        return False if position.offset <= self.offset else None
-
-
 class Streams:
     """The streams of one process.
 
@@ -85,6 +53,7 @@ class Streams:
         store: where the events are.
         hand_on: gives one packet to the members of a group, in the order of the calls.
         tell: sends a notice to the members of a group.
+        settle: waits until all that is being handed on to a group has been.
     """
 
     def __init__(
@@ -92,13 +61,19 @@ class Streams:
         store: HistoryStore,
         hand_on: Callable[[str, Fanning], Awaitable[None]],
         tell: Callable[[str, Notice], None],
+        settle: Callable[[str], Awaitable[None]],
     ) -> None:
         self.store = store
         self._hand_on = hand_on
         self._tell = tell
+        self._settle = settle
+        #: Called with each group that has no members here any more.
+        self.on_forget: Callable[[str], None] = _ignore
         self._streams: dict[str, Stream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening, self._is_open = asyncio.Lock(), False
         self._checking: asyncio.Task[None] | None = None
+        self._frame_bytes = 0
         #: How often events were missing and read back, how many were, and how often they were not there any more.
         self.heals = self.healed = self.gaps = 0
         #: Packets that came twice, or late.
@@ -113,7 +88,11 @@ class Streams:
         return {name: getattr(self, name) for name in names}
 
     async def open(self) -> None:
-        await self.store.open()
+        """Open the store. Nothing happens if it is open."""
+        async with self._opening:
+            if not self._is_open:
+                await self.store.open()
+                self._is_open = True
 
     async def close(self) -> None:
         tasks = {*self._tasks, self._checking} - {None}
@@ -123,15 +102,21 @@ class Streams:
                 task.cancel()
         await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
         self._streams.clear()
+        self._is_open = False
         await self.store.close()
 
     # -- membership ------------------------------------------------------------------------------------------------
 
-    def stream(self, group: str, history: History) -> Stream:
-        """The group's stream; made for its first member here."""
+    def stream(self, group: str, history: History, *, had_others: bool = False, last: Position | None = None) -> Stream:
+        """The group's stream; made for the first member here that comes with a history.
+
+        Args:
+            had_others: whether there are members already, which came without.
+            last: the last event that those have had, if they had one.
+        """
         found = self._streams.get(group)
         if found is None:
-            found = self._streams[group] = Stream(group, history)
+            found = self._streams[group] = Stream(group, history, had_others, last)
             if self._checking is None:
                 self._checking = asyncio.get_running_loop().create_task(self._check_always())
         return found
@@ -139,30 +124,39 @@ class Streams:
     def forget(self, group: str) -> None:
         """Nobody here is a member any more."""
         stream = self._streams.pop(group, None)
-        if stream is not None and stream.healing is not None:
-            stream.healing.cancel()
+        if stream is not None:
+            self.restart(stream)
+            self.on_forget(group)
         if not self._streams and self._checking is not None:
             self._checking.cancel()
             self._checking = None
 
-    async def enter(self, stream: Stream, member: Member, recovery: Recovery | None) -> None:
+    def restart(self, stream: Stream) -> None:
+        """Nobody here listens, or did until now: where the stream is has to be asked anew."""
+        if stream.healing is not None:
+            stream.healing.cancel()
+            stream.healing = None
+        stream.again = False
+        stream.begin(None, 0)
+
+    async def enter(self, stream: Stream, member: Member, held: Held, recovery: Recovery | None) -> None:
         """Tell a new member where it joined, and give it what it missed.
 
-        It is a member already, and held in ``late``. Raises ``BrokerUnavailable`` if the store cannot be asked.
+        It is a member already, and ``held`` stands in ``late``. Raises ``BrokerUnavailable`` if the store cannot be
+        asked.
         """
         if stream.epoch is None:
             await self._start(stream)
         missed: tuple[list[Stored], int] | None = None
         if recovery is not None and recovery.position is not None:
-            missed = await self._read_missed(stream, member, recovery.position, recovery)
-        held = stream.late.get(member.channel)
+            missed = await self._read_missed(stream, held, recovery.position, recovery)
         framer = member.framer
-        if not isinstance(held, Held) or framer is None:
-            return  # It has left meanwhile.
+        if stream.late.get(member.channel) is not held or framer is None:
+            return  # It has left meanwhile, and may have come back.
         # Nothing is awaited from here on, so that nothing comes in between.
         after = stream.position
         if missed is not None and recovery is not None and recovery.position is not None:
-            if recovery.position.epoch == stream.epoch and _continues(held, missed[1]):
+            if recovery.position.epoch == stream.epoch and continues(held, missed[1]):
                 after = recovery.position
             else:
                 missed = None
@@ -175,59 +169,79 @@ class Streams:
                 self.not_recovered += 1
         member.push(framer.notice(Notice("joined", fields)), None)
         end = after.offset
+        # What was missed and what was held have bounds of their own, and come all at once.
         if missed is not None:
             for entry in missed[0]:
-                frame = self._frame_of(stream, framer, entry)
-                if frame is not None:
-                    # It has bounds of its own, and comes all at once.
+                excluded, frame = self._frame_of(stream, framer, entry)
+                if excluded != member.channel:
                     member.push(frame, UNCOUNTED)
             end = missed[1]
-        for offset, frame, droppable in held.frames:
+        for offset, held_frame in held.frames:
             if offset is None or offset > end:
-                member.push(frame, droppable)
+                if held_frame is not None:
+                    member.push(held_frame, UNCOUNTED)
                 end = end if offset is None else offset
+        if held.overflowed:
+            # What has an offset is behind this position. What has none is lost.
+            member.push(gap_frame(framer, stream.group), None)
         stream.late[member.channel] = end
 
     async def _start(self, stream: Stream) -> None:
         async with stream.starting:
             if stream.epoch is None:
-                position = await self.store.position(stream.group, stream.history)
-                stream.epoch, stream.offset = position
+                epoch, offset = await self.store.position(stream.group, stream.history)
+                first = stream.missed_from
+                if first is not None and first.epoch == epoch and first.offset <= offset:
+                    offset, stream.again = first.offset - 1, True
+                stream.missed_from = None
+                stream.begin(epoch, offset)
                 if stream.again:
                     self.heal(stream)
 
     async def _read_missed(
-        self, stream: Stream, member: Member, position: Position, recovery: Recovery
+        self, stream: Stream, held: Held, position: Position, recovery: Recovery
     ) -> tuple[list[Stored], int] | None:
         """All events after the position and the offset of the last one, or ``None`` if one of them is gone."""
         for _ in range(JOIN_TRIES):
+            held.clear()
             found = await self.store.read(stream.group, after=position.offset, limit=recovery.max_events + 1)
+            if found.epoch != stream.epoch:
+                self.heal(stream)
+                if found.epoch == position.epoch and stream.healing is not None:
+                    # The client knows of the new epoch already.
+                    await asyncio.wait({stream.healing}, timeout=EPOCH_TIMEOUT)
+                    continue
             entries, count = found.entries, found.top - position.offset
             is_whole = found.epoch == position.epoch and len(entries) == count <= recovery.max_events
             if not is_whole or sum(len(entry.packet) for entry in entries) > recovery.max_bytes:
                 return None
             if entries and entries[0].offset != position.offset + 1:
                 return None
-            held = stream.late.get(member.channel)
-            if not isinstance(held, Held) or not held.overflowed:
+            if not held.overflowed:
                 return entries, found.top
-            stream.late[member.channel] = Held()
         return None
 
-    def _frame_of(self, stream: Stream, framer: Framer, entry: Stored) -> Frame | None:
+    def _frame_of(self, stream: Stream, framer: Framer, entry: Stored) -> tuple[str | None, Frame]:
+        """The channel that does not get it, and the frame."""
         key = framer, entry.offset
-        frame = stream.frames.get(key)
-        if frame is None:
+        found = stream.frames.get(key)
+        if found is None:
             try:
                 packet = decode_packet(entry.packet)
-                frame = framer.event(Event(packet.name, packet.data, stream.group, entry.offset))
+                found = packet.exclude, framer.event(Event(packet.name, packet.data, stream.group, entry.offset))
             except Exception as error:
                 logger.warning("event %d of %r in the store cannot be read: %r", entry.offset, stream.group, error)
-                return gap_frame(framer, stream.group)
-            if len(stream.frames) >= MAX_FRAMES:
-                stream.frames.clear()
-            stream.frames[key] = frame
-        return frame
+                return None, gap_frame(framer, stream.group)
+            self._frame_bytes += found[1].size
+            if self._frame_bytes > MAX_FRAME_BYTES:
+                self._forget_frames()
+            stream.frames[key] = found
+        return found
+
+    def _forget_frames(self) -> None:
+        for stream in self._streams.values():
+            stream.frames.clear()
+        self._frame_bytes = 0
 
     # -- delivery --------------------------------------------------------------------------------------------------
 
@@ -235,6 +249,8 @@ class Streams:
         """Whether a packet that came in is delivered now. If something before it is missing, that is read."""
         is_next = stream.is_next(position)
         if is_next is None:
+            if stream.epoch is None and stream.had_others and stream.missed_from is None:
+                stream.missed_from = position
             self.heal(stream)
         elif not is_next:
             self.duplicates += 1
@@ -243,7 +259,7 @@ class Streams:
     def heal(self, stream: Stream) -> None:
         """Read what is missing, if anything is, and deliver it; until then nothing else is delivered."""
         stream.again = True
-        if stream.healing is None and stream.epoch is not None and self._streams.get(stream.group) is stream:
+        if stream.healing is None and self._streams.get(stream.group) is stream:
             task = stream.healing = asyncio.get_running_loop().create_task(self._heal(stream))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -251,9 +267,13 @@ class Streams:
     async def _heal(self, stream: Stream) -> None:
         delay = RETRY
         try:
+            # What was let through before.
+            await self._settle(stream.group)
             while stream.again:
                 stream.again = False
                 try:
+                    if stream.epoch is None:
+                        await self._start(stream)
                     while await self._heal_some(stream):
                         pass
                 except ConsumerError as error:
@@ -265,18 +285,19 @@ class Streams:
             # The next event of the group tries again.
             logger.exception("what is missing of %r could not be read", stream.group)
         finally:
-            stream.healing = None
+            if stream.healing is asyncio.current_task():
+                stream.healing = None
 
     async def _heal_some(self, stream: Stream) -> bool:
         """Read once, and deliver. Whether there is more to read."""
         found = await self.store.read(stream.group, after=stream.offset, limit=HEAL_BATCH)
-        if found.epoch != stream.epoch:
-            # The stream began anew: nobody can say what was lost of the old one.
+        if found.epoch != stream.epoch or found.top < stream.offset:
+            # The stream began anew, or its store lost the newest events: nobody can say what was lost of the old one.
+            offset = found.top if found.epoch == stream.epoch else 0
             epoch = found.epoch or (await self.store.position(stream.group, stream.history)).epoch
-            stream.epoch, stream.offset = epoch, 0
-            stream.frames.clear()
+            stream.begin(epoch, offset)
             self._gap(stream)
-            self._tell(stream.group, Notice("joined", {"group": stream.group, "epoch": epoch, "offset": 0}))
+            self._tell(stream.group, Notice("joined", {"group": stream.group, "epoch": epoch, "offset": offset}))
             return True
         if found.entries:
             self.heals += 1
@@ -321,7 +342,7 @@ class Streams:
             if not stream.is_fresh and stream.epoch is not None and stream.healing is None:
                 quiet.append(stream)
             stream.is_fresh = False
-            stream.frames.clear()
+        self._forget_frames()
         if quiet:
             positions = await self.store.positions([stream.group for stream in quiet])
             for stream in quiet:
@@ -336,13 +357,5 @@ class Streams:
                 self.heal(stream)
 
 
-def _continues(held: Held, end: int) -> bool:
-    """Whether what is held goes on where the read ended, without a hole."""
-    if held.overflowed:
-        return False
-    for offset, _, _ in held.frames:
-        if offset is not None and offset > end:
-            if offset != end + 1:
-                return False
-            end = offset
-    return True
+def _ignore(group: str) -> None:
+    return None

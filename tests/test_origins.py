@@ -49,6 +49,7 @@ def test_the_same_host_and_port_pass_by_default(origin, host, scheme):
         ("http://example.com", "", "ws"),
         ("http://example.com", "example.com:port", "ws"),
         ("http://[", "example.com", "ws"),
+        ("http://" + "a" * 300, "a" * 300, "ws"),  # longer than any name of a host
     ],
 )
 def test_any_other_page_does_not(origin, host, scheme):

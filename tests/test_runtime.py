@@ -182,7 +182,7 @@ class Account:
         self.id = id
 
 
-ID = uuid.uuid4()
+ID = uuid.UUID(int=7)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from ..addressing import GROUP
 from ..backlog import Overflow
 from ..connection import Connection
 from ..exceptions import ImproperlyConfigured, Problem
@@ -246,11 +247,16 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
         connection, limits = self._connection, self._connection.plan.limits
         history, recovery = connection.plan.options.history, None
         if history is not None:
-            self.consumers.histories.learn(group, history)
-            if recovers or recover is not None:
-                recovery = Recovery(recover, limits.max_recovery, limits.max_recovery_bytes)
+            # What whoever publishes goes by.
+            history = self.consumers.histories.of(group) or history
+        if history is not None and (recovers or recover is not None):
+            recovery = Recovery(recover, limits.max_recovery, limits.max_recovery_bytes)
         if not await self.consumers.membership.join(group, connection.member, limits, history, recovery):
             return False
+        if GROUP + group not in connection.member.topics:
+            return False  # It left while it joined.
+        if history is not None:
+            self.consumers.histories.learn(group, history)
         self._groups[group] = False
         return True
 

@@ -9,6 +9,7 @@ from ..history import History, HistorySlice
 from ..messages import Position
 from ..packets import Packet
 from ..presence import Presence
+from ..recoveries import is_position
 from ..texts import gettext_lazy as _
 from .json import JSONConsumer
 from .running import announce
@@ -78,9 +79,11 @@ class GroupConsumer(JSONConsumer, abstract=True):
 
         In ``connect()``, before the socket is accepted, ``on_join`` waits until it is.
 
-        Raises ``InvalidGroup``, ``TooManyGroups`` beyond ``max_groups``, ``GroupFull`` beyond ``max_connections``, and
-        ``BrokerUnavailable``.
+        Raises ``InvalidGroup``, ``TooManyGroups`` beyond ``max_groups``, ``GroupFull`` beyond ``max_connections``,
+        ``BrokerUnavailable``, and ``TypeError`` if ``recover`` is no position. One that is of no use raises nothing.
         """
+        if recover is not None and not is_position(recover):
+            raise TypeError(f"recover is {recover!r}; expected a Position of an epoch and a whole number.")
         if not await self._join(group, recover):
             return False
         if self._connection.is_accepted:

@@ -107,7 +107,7 @@ class _Life:
         if not consumers.is_open:
             await consumers.open()
         plan = consumers.plan(self._cls)
-        await consumers.save_templates()
+        await consumers.prepare_history()
         if not connected and (await receive())["type"] != "websocket.connect":
             return
         connection = self.connection = Connection(plan, scope, receive, send, consumers)

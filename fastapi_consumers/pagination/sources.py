@@ -33,8 +33,8 @@ class Pageable(Protocol):
         """The events with ``after < offset < before``: the first ``limit`` of them in the order asked for.
 
         ``None`` sets no bound. Epoch and events are of one moment. ``after`` and ``before`` come from the client: any
-        whole number of 64 bits. Fewer than ``limit`` mean that there are no more; a stream that gives no more than so
-        many at once says how many with an attribute ``max_read``.
+        whole number of 64 bits. It may return fewer than ``limit``; only none at all mean that there are no more. A
+        stream that takes no larger limit than so many says so with an attribute ``max_read``.
         """
         ...
 
@@ -121,22 +121,20 @@ class StreamSource(KeysetSource):
         downwards = self._newest_first is not backward
         bound = None if key is None else key[0]
         most = getattr(self._stream, "max_read", limit)
-        events: list[Any] = []
         epoch: str | None = None
+        events: list[Any] = []
         while len(events) < limit:
-            asked = min(limit - len(events), most)
             found = await self._stream.read(
                 after=None if downwards else bound,
                 before=bound if downwards else None,
-                limit=asked,
+                limit=min(limit - len(events), most),
                 newest_first=downwards,
             )
-            if epoch is not None and found.epoch != epoch:
-                break  # The rest has gone meanwhile.
-            epoch = found.epoch
-            events += found.events
-            if len(found.events) < asked:
+            if epoch is None:
+                epoch = found.epoch
+            if not found.events or found.epoch != epoch:
                 break
+            events += found.events
             bound = events[-1].offset
         mark = f"{'newest' if self._newest_first else 'oldest'}:{epoch}"
         return Keyed(events, [(event.offset,) for event in events], mark, epoch)

@@ -1,9 +1,12 @@
-"""``fastapi-consumers publish``, as a program, to a real app over a real broker."""
+"""``fastapi-consumers publish`` and ``history``, as a program, to a real app over a real broker."""
 
 import asyncio
 import json
 
 import pytest
+
+from fastapi_consumers.testing import WebsocketCommunicator, lifespan
+from tests.publishing.test_history import make as make_log
 
 
 @pytest.fixture
@@ -64,6 +67,78 @@ async def test_the_url_may_stand_on_the_command_line(publish, ann, url):
 )
 async def test_what_cannot_be_done_is_told_with_an_exit_code(publish, arguments, environment, code, text):
     result = await publish(*arguments, **environment)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert text in result.stderr
+    assert "secret" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# Groups with history
+
+
+@pytest.fixture(params=["its server", "sqlite"])
+async def log(request, url, tmp_path):
+    """A client in ``log.a``, which has a history; and what the program needs to know of it."""
+    environment = {} if request.param == "its server" else {"HISTORY": f"sqlite:///{tmp_path / 'history.db'}"}
+    app = make_log(url.partition("&")[0], environment.get("HISTORY"))
+    async with lifespan(app), WebsocketCommunicator(app, "/log/a") as client:
+        client.joined = await client.receive_json_from()
+        client.environment = {"FASTAPI_CONSUMERS_HISTORY_URL": environment.get("HISTORY", "")}
+        yield client
+
+
+@pytest.fixture
+def history(run, url):
+    async def history(*arguments, **options):
+        options = {"FASTAPI_CONSUMERS_URL": url, **options}
+        return await asyncio.to_thread(run, "-m", "fastapi_consumers", "history", *arguments, **options)
+
+    return history
+
+
+async def test_it_tells_the_position_takes_a_key_once_and_what_is_kept_can_be_read(publish, history, log):
+    epoch = log.joined["epoch"]
+    result = await publish("log.a", "said", '"hi"', "--idempotency-key", "k", **log.environment)
+    assert (result.returncode, result.stdout) == (0, f"published said to group log.a at {epoch}:1\n")
+    event = await log.receive_json_from()
+    assert (event["data"], event["offset"]) == ("hi", 1)
+    result = await publish("log.a", "said", "2", "--idempotency-key", "k", "--json", **log.environment)
+    assert json.loads(result.stdout) == {"event": "said", "group": "log.a", "epoch": epoch, "offset": 1}
+    await publish("log.a", "left", '{"text": "♥"}', **log.environment)
+    assert (await log.receive_json_from())["offset"] == 2
+
+    result = await history("log.a", **log.environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    first, second = (line.split("  ") for line in result.stdout.splitlines())
+    assert (first[0], first[2:]) == ("1", ["said", '"hi"'])
+    assert (second[0], second[2], json.loads(second[3])) == ("2", "left", {"text": "♥"})
+    found = json.loads((await history("log.a", "--json", "--limit", "1", **log.environment)).stdout)
+    assert (found["epoch"], found["top"]) == (epoch, 2)
+    [newest] = found["results"]
+    assert (newest["event"], newest["data"], newest["offset"], newest["at"]) == (
+        "left", {"text": "♥"}, 2, second[1])  # fmt: skip
+    result = await history("log.nothing", **log.environment)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "no events" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "text"),
+    [
+        (["publish", "room.a", "b", "--idempotency-key", "k"], {}, 2, "has no history"),
+        (["publish", "b", "--user", "x", "--idempotency-key", "k"], {}, 2, "Only groups have a history"),
+        (["publish", "room.a", "b", "--idempotency-key", ""], {}, 2, "printable"),
+        (["publish", "room.a", "b", "--history-url", "http://:secret@x"], {}, 2, "bad-url"),
+        (["history", ""], {}, 2, "empty name"),
+        (["history", "a", "--limit", "0"], {}, 2, "--limit"),
+        (["history", "a"], {"FASTAPI_CONSUMERS_URL": "memory://"}, 2, "no-history-store"),
+        (["history", "a"], {"FASTAPI_CONSUMERS_URL": "postgresql://:secret@127.0.0.1/x"}, 2, "no-history-store"),
+        (["history", "a"], {"FASTAPI_CONSUMERS_URL": "redis://:secret@127.0.0.1:1"}, 1, "tried:"),
+    ],
+)
+async def test_what_cannot_be_done_with_a_history_is_told(run, url, arguments, environment, code, text):
+    environment = {"FASTAPI_CONSUMERS_URL": url, **environment}
+    result = await asyncio.to_thread(run, "-m", "fastapi_consumers", *arguments, **environment)
     assert (result.returncode, result.stdout) == (code, "")
     assert text in result.stderr
     assert "secret" not in result.stderr

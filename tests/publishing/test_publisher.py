@@ -186,7 +186,7 @@ async def test_a_transport_that_never_answers_is_told_in_time():
 
     publish = Publisher(transport=Stuck("redis://:secret@127.0.0.1:1"), broker_timeout=0.05)
     with pytest.raises(BrokerUnavailable) as caught:
-        await publish.broadcast("room.a", "said")
+        await publish.send("said", user=1)
     assert caught.value.__notes__ == ["RedisTransport('redis://***@127.0.0.1:1') did not answer within 0.05 s"]
 
 

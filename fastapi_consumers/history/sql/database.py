@@ -71,8 +71,12 @@ class Database:
         if self._loop is not asyncio.get_running_loop():
             self._tasks.clear()
             return
-        for task in tuple(self._tasks):
+        ending = tuple(self._tasks)
+        for task in ending:
             task.cancel()
+        if ending:
+            # They give their connections back, or end them in another thread, which answers to this event loop.
+            await asyncio.wait(ending, timeout=self.timeout)
         if engine is not None:
             try:
                 await asyncio.wait_for(engine.dispose(), self.timeout)
