@@ -28,7 +28,7 @@ PUBLIC_PEM = (
 
 
 def token(key: Any = SECRET, algorithm: str = "HS256", headers: Any = None, **claims: Any) -> str:
-    return pyjwt.encode({"sub": "ann", "exp": time.time() + 60, **claims}, key, algorithm, headers)
+    return pyjwt.encode({"sub": "ann", "exp": time.time() + 3600, **claims}, key, algorithm, headers)
 
 
 def raw(header: Any, payload: Any, key: str = SECRET) -> str:
@@ -132,7 +132,7 @@ BAD = {
         for index, part in enumerate(token().split("."))
     ),
     "no signature": token().rpartition(".")[0] + ".",
-    "alg none": pyjwt.encode({"sub": "ann", "exp": time.time() + 60}, None, "none"),
+    "alg none": pyjwt.encode({"sub": "ann", "exp": time.time() + 3600}, None, "none"),
     "alg None, signed": raw({"alg": "None"}, {"sub": "ann", "exp": 9999999999}),
     "alg nOnE, signed": raw({"alg": "nOnE"}, {"sub": "ann", "exp": 9999999999}),
     "another alg of the family": token(SECRET * 2, "HS512"),
