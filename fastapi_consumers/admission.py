@@ -8,6 +8,7 @@ from typing import Any
 from .exceptions import Throttled
 from .identity import client_address, is_authenticated, user_id
 from .plan import Plan
+from .texts import gettext_lazy as _
 from .throttling import Rate, TokenBuckets
 
 
@@ -67,4 +68,4 @@ class Admission:
 
 
 def _too_many(wait: float | None) -> Throttled:
-    return Throttled(wait, "Too many connections.", code="too_many_connections")
+    return Throttled(wait, _("Too many connections."), code="too_many_connections")

@@ -1,6 +1,7 @@
 """``add_consumers``: the one call that sets up an application."""
 
 import dataclasses
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ from .backends import HistoryBackend, history_backend, presence_store, rate_buck
 from .codecs import encode_json
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem
 from .history import HistoryStore
+from .localization import Localization, localization_of
 from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
 from .permissions import compile_permissions
 from .plan import Defaults
@@ -26,6 +28,7 @@ from .proxies import TrustedProxies
 from .routing import ChannelRoute, app_route, check_included, route_problems
 from .runtime import Consumers
 from .throttling import FAILURE_MODES, Buckets, FailureMode, Rate, compile_throttles, parse_rate
+from .translations import Translations
 from .transports import Transport
 from .transports.broadcaster import BroadcasterTransport
 from .transports.urls import seconds_of, transport_of
@@ -57,6 +60,11 @@ def add_consumers(
     accept_refused: bool = False,
     query_token_key: str | None = None,
     cookie_token_key: str | None = None,
+    language: str = "en",
+    languages: Sequence[str] | None = None,
+    language_query_key: str | None = None,
+    language_cookie_key: str | None = None,
+    translations: Sequence[str | os.PathLike[str] | Translations] = (),
     direct_writes: bool = True,
     **limits: Any,
 ) -> Consumers:
@@ -95,6 +103,11 @@ def add_consumers(
         query_token_key: the query parameter in which authentications that read tokens look for one; off by default, as
             queries end up in logs.
         cookie_token_key: the same for a cookie.
+        language: the language of errors for clients that ask for none of those that there are.
+        languages: those to choose from, such as ``["en", "de"]``; by default all that there is a catalog of.
+        language_query_key: the query parameter in which a client may name its language; off by default.
+        language_cookie_key: the same for a cookie.
+        translations: folders with catalogs of your own, which come before the package's: paths, or ``Translations``.
         direct_writes: write frames straight to the server's transport where that is known to be the same as its
             ``send``, which it is under uvicorn on connections without compression. ``False``: always ``send``.
         limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.
@@ -110,7 +123,10 @@ def add_consumers(
     flags = {"accept_refused": accept_refused, "direct_writes": direct_writes}
     problems += _check_options(exception_handlers, allowed_origins, flags)
     problems += _check_token_keys(query_token_key=query_token_key, cookie_token_key=cookie_token_key)
-    problems += route_problems(channel_routes, "")
+    language_keys = {"language_query_key": language_query_key, "language_cookie_key": language_cookie_key}
+    mistakes: list[Problem] = []
+    localization = localization_of(language, languages, translations, language_keys, mistakes)
+    problems += [*mistakes, *route_problems(channel_routes, "")]
     defaults = Defaults(
         authentications=_compiled(compile_authentications, authentication_classes, "authentication_classes", problems),
         permissions=_compiled(compile_permissions, permission_classes, "permission_classes", problems),
@@ -125,6 +141,7 @@ def add_consumers(
         token_keys=TokenKeys(query_token_key, cookie_token_key),
         trusted_proxies=_proxies(trusted_proxies, problems),
         limits=Limits() if problems else dataclasses.replace(Limits(), **limits),
+        localization=localization,
     )
     chosen = _transport(url, transport, broadcast, broker_timeout, problems)
     history, presence, buckets = HistoryBackend(None), None, None
@@ -337,16 +354,21 @@ async def answer_consumer_error(connection: HTTPConnection, error: Exception) ->
     """Handles a ``ConsumerError`` outside of consumers: HTTP is answered in JSON, a socket refused or closed."""
     assert isinstance(error, ConsumerError)
     if not isinstance(connection, WebSocket):
-        return _response(error)
+        return _response(connection, error)
     if connection.application_state is WebSocketState.CONNECTING and _can_deny(connection):
-        await connection.send_denial_response(_response(error))
+        await connection.send_denial_response(_response(connection, error))
     elif connection.application_state is not WebSocketState.DISCONNECTED:
         await connection.close(error.close_code, close_reason(error.code))
     return None
 
 
-def _response(error: ConsumerError) -> Response:
-    return Response(encode_json({"error": error.body()}), error.http_status, error.http_headers(), "application/json")
+def _response(connection: HTTPConnection, error: ConsumerError) -> Response:
+    consumers = getattr(getattr(connection.scope.get("app"), "state", None), "consumers", None)
+    localization = consumers.defaults.localization if isinstance(consumers, Consumers) else Localization()
+    language = localization.language_of(connection.scope, connection.scope.get("user"))
+    told = localization.translate(error, language)
+    headers = {**told.http_headers(), "content-language": language, "vary": "accept-language"}
+    return Response(encode_json({"error": told.body()}), told.http_status, headers, "application/json")
 
 
 def _can_deny(websocket: WebSocket) -> bool:

@@ -10,12 +10,13 @@ from .actions import Action, compile_action
 from .exceptions import NotFound, PermissionDenied, Problem
 from .marks import ActionMark
 from .pagination import CursorPagination, PageParams, pagination_for_streams
+from .texts import gettext_lazy as _
 from .types import RequestId
 
 
 def nothing_to_cancel() -> NotFound:
     """The answer to a ``cancel`` that comes too late, or names no request."""
-    return NotFound("No request with this id is running or waiting.")
+    return NotFound(_("No request with this id is running or waiting."))
 
 
 async def _cancel(consumer: Any, request_id: RequestId) -> None:
@@ -28,7 +29,7 @@ async def _history(consumer: Any, data: Any) -> Any:
     """Events of the past of a group that the consumer is in, the newest first."""
     group = data.group if data.group is not None else consumer._default_group()
     if group not in consumer.group_names:
-        raise PermissionDenied("Only a member of this group can read its history.", code="not_a_member")
+        raise PermissionDenied(_("Only a member of this group can read its history."), code="not_a_member")
     paginator = pagination_for_streams(consumer.connection.plan.pagination, CursorPagination)
     return await paginator.paginate(consumer.consumers.history(group), data)
 
@@ -48,7 +49,7 @@ def history_action(params: type[PageParams]) -> Action:
 async def _presence(consumer: Any, group: str | None = None) -> dict[str, Any]:
     """Who is in a group that the consumer is in."""
     if group is not None and group not in consumer.group_names:
-        raise PermissionDenied("Only a member of this group is told who is in it.", code="not_a_member")
+        raise PermissionDenied(_("Only a member of this group is told who is in it."), code="not_a_member")
     found: dict[str, Any] = await consumer.get_presence(group)
     return found
 

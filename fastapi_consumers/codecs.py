@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json, to_json, to_jsonable_python
 
 from .exceptions import InvalidFrame
+from .texts import gettext_lazy as _
 from .types import JSON
 
 #: How deep a frame's lists and objects may be nested. It is what pydantic-core's JSON parser takes.
@@ -28,10 +29,10 @@ def decode_json(text: str | bytes) -> Any:
     try:
         value = from_json(text, allow_inf_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidFrame(f"The frame is not valid JSON: {_short(error)}") from None
+        raise InvalidFrame(_("The frame is not valid JSON: {reason}", reason=_short(error))) from None
     # A literal such as 1e999 overflows to infinity without being spelt so.
     if find_not_finite(value) is not None:
-        raise InvalidFrame("The frame is not valid JSON: a number is too large.")
+        raise InvalidFrame(_("The frame is not valid JSON: a number is too large."))
     return value
 
 
@@ -87,7 +88,7 @@ def _place_of_not_finite(value: Any) -> tuple[int | str, ...] | None:
 def _short(error: BaseException) -> str:
     # Text that cannot be made UTF-8: pydantic-core sees no text in it at all.
     if isinstance(error, UnicodeEncodeError | TypeError):
-        return "it holds half of a surrogate pair."
+        return _("it holds half of a surrogate pair.")
     return str(error)[:200].rstrip(".") + "."
 
 
@@ -101,9 +102,11 @@ def decode_msgpack(data: bytes) -> Any:
     value = unpack_msgpack(data)
     # What walks over values recurses: nothing deeper than JSON goes further than here.
     if _is_deep(value):
-        raise InvalidFrame(f"The frame is not valid MessagePack: it is nested over {MAX_DEPTH} levels.")
+        raise InvalidFrame(
+            _("The frame is not valid MessagePack: it is nested over {maximum} levels.", maximum=MAX_DEPTH)
+        )
     if find_not_finite(value) is not None:
-        raise InvalidFrame("The frame is not valid MessagePack: a number is not finite.")
+        raise InvalidFrame(_("The frame is not valid MessagePack: a number is not finite."))
     return value
 
 
@@ -112,12 +115,13 @@ def unpack_msgpack(data: bytes) -> Any:
     try:
         return _ormsgpack().unpackb(data)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidFrame(f"The frame is not valid MessagePack: {str(error)[:200].rstrip('.')}.") from None
+        reason = str(error)[:200].rstrip(".") + "."
+        raise InvalidFrame(_("The frame is not valid MessagePack: {reason}", reason=reason)) from None
 
 
 def _is_deep(value: Any) -> bool:
     level: list[Any] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _level in range(MAX_DEPTH + 1):
         level = [
             inner
             for item in level

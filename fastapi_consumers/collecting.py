@@ -33,6 +33,7 @@ HOOKS = (
     "decode_json",
     "encode_json",
     "get_groups",
+    "get_language",
     "on_join",
     "on_leave",
     "on_overflow",

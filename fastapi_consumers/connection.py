@@ -14,6 +14,7 @@ from .exceptions import ConsumerError
 from .fanning import Member
 from .identity import ANONYMOUS
 from .inbox import Disconnected, Inbox
+from .localization import ClientLanguage, told_to
 from .messages import Frame, Notice, bytes_frame, text_frame
 from .outbox import Outbox
 from .overflowing import Overflowing
@@ -44,6 +45,9 @@ class Connection:
     """
 
     __consumer_parameter__ = "connection"
+
+    #: The language that its client is told of errors in, such as ``zh-Hans``.
+    language = ClientLanguage()
 
     def __init__(self, plan: Plan, scope: Scope, receive: Receive, send: Send, consumers: Any) -> None:
         limits = plan.limits
@@ -192,7 +196,7 @@ class Connection:
         self._closing = self.is_closing = True
         self.close_code, self.close_reason = error.close_code, error.code
         if "websocket.http.response" in (self.scope.get("extensions") or {}):
-            body = encode_json({"error": error.body()})
+            body = encode_json({"error": told_to(self, error).body()})
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             named = denial_headers(error, self.plan.authentications, self)
             headers += [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
@@ -208,7 +212,7 @@ class Connection:
     async def fail(self, error: ConsumerError) -> None:
         """Tell the client of an error that no request caused, and close."""
         framer = self.member.framer or JSON_FRAMER
-        self.outbox.push(framer.notice(Notice("error", {"error": error.body()})))
+        self.outbox.push(framer.notice(Notice("error", {"error": told_to(self, error).body()})))
         await self.close(error.close_code, error.code)
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:

@@ -21,6 +21,7 @@ from .exceptions import (
 )
 from .explaining import explain
 from .identifying import refresh
+from .localization import told_to
 from .mailbox import Mailbox
 from .messages import Frame, Notice, Reply, Request
 from .permissions import check_permissions
@@ -286,10 +287,10 @@ class Dispatcher:
 
     async def _send_error(self, error: ConsumerError, frame_of: Callable[[Framer, ConsumerError], Frame]) -> None:
         try:
-            frame = frame_of(self._framer, error)
+            frame = frame_of(self._framer, told_to(self._connection, error))
         except Exception:
             logger.exception("the error %r could not be encoded by %s", error.code, self._plan.options.name)
-            frame = frame_of(self._plan.fallback, InternalError())
+            frame = frame_of(self._plan.fallback, told_to(self._connection, InternalError()))
         await self._connection.send_frame(frame)
         if error.close:
             await self._connection.close(error.close_code, error.code)

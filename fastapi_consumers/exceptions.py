@@ -38,6 +38,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from .texts import gettext_lazy as _
 from .types import CloseCode, check_close_code
 
 
@@ -99,7 +100,7 @@ class ConsumerError(Exception):
     """
 
     default_code: ClassVar[str] = "consumer_error"
-    default_message: ClassVar[str] = "The request failed."
+    default_message: ClassVar[str] = _("The request failed.")
     default_close_code: ClassVar[int] = CloseCode.POLICY_VIOLATION
     #: The HTTP status that a refused handshake, or an HTTP endpoint that lets the error pass, answers with.
     http_status: int = 400
@@ -158,7 +159,7 @@ class InvalidFrame(_CodedError):
     """The frame is not a request: not JSON, not an object, without an action."""
 
     default_code = "invalid_frame"
-    default_message = "The frame could not be read."
+    default_message = _("The frame could not be read.")
     default_close_code = CloseCode.BAD_FRAMES
 
 
@@ -166,7 +167,7 @@ class InvalidData(_CodedError):
     """The payload does not fit the action. ``details`` lists ``loc``, ``type`` and ``message`` of each error."""
 
     default_code = "invalid_data"
-    default_message = "The data is not valid."
+    default_message = _("The data is not valid.")
     default_close_code = CloseCode.BAD_FRAMES
     http_status = 422
 
@@ -175,21 +176,21 @@ class InvalidCursor(InvalidData):
     """The cursor is no cursor, or one of another listing, of another order, or of an earlier life of a stream."""
 
     default_code = "invalid_cursor"
-    default_message = "The cursor is not valid. Begin with the first page."
+    default_message = _("The cursor is not valid. Begin with the first page.")
 
 
 class InvalidPage(InvalidData):
     """There is no page of this number."""
 
     default_code = "invalid_page"
-    default_message = "There is no such page."
+    default_message = _("There is no such page.")
 
 
 class InvalidGroup(_CodedError):
     """A group's name is empty, too long, or has characters that no name may have."""
 
     default_code = "invalid_group"
-    default_message = "The group's name is not valid."
+    default_message = _("The group's name is not valid.")
     default_close_code = CloseCode.BAD_FRAMES
 
 
@@ -197,7 +198,7 @@ class ActionNotFound(_CodedError):
     """No action has this name."""
 
     default_code = "action_not_found"
-    default_message = "There is no such action."
+    default_message = _("There is no such action.")
     default_close_code = CloseCode.BAD_FRAMES
     http_status = 404
 
@@ -206,7 +207,7 @@ class ActionDisabled(_CodedError):
     """The action exists and is switched off (``enabled=False``)."""
 
     default_code = "action_disabled"
-    default_message = "This action is disabled."
+    default_message = _("This action is disabled.")
     default_close_code = CloseCode.FORBIDDEN
     http_status = 403
 
@@ -215,14 +216,14 @@ class ActionDeprecated(ActionDisabled):
     """The action was deprecated and is now switched off."""
 
     default_code = "action_deprecated"
-    default_message = "This action is deprecated and no longer available."
+    default_message = _("This action is deprecated and no longer available.")
 
 
 class ActionTimeout(_CodedError):
     """The action took longer than its ``timeout``."""
 
     default_code = "timeout"
-    default_message = "The action took too long."
+    default_message = _("The action took too long.")
     default_close_code = CloseCode.TIMEOUT
     http_status = 504
 
@@ -231,7 +232,7 @@ class Cancelled(_CodedError):
     """The client asked for the request to be cancelled."""
 
     default_code = "cancelled"
-    default_message = "The request was cancelled."
+    default_message = _("The request was cancelled.")
     default_close_code = CloseCode.NORMAL
 
 
@@ -239,7 +240,7 @@ class NotAuthenticated(_CodedError):
     """Who the client is must be known, and is not. ``challenge`` is the ``WWW-Authenticate`` of a refused handshake."""
 
     default_code = "not_authenticated"
-    default_message = "Authentication is required."
+    default_message = _("Authentication is required.")
     default_close_code = CloseCode.NOT_AUTHENTICATED
     http_status = 401
 
@@ -264,7 +265,7 @@ class PermissionDenied(_CodedError):
     """The client may not do this."""
 
     default_code = "permission_denied"
-    default_message = "You do not have permission to do this."
+    default_message = _("You do not have permission to do this.")
     default_close_code = CloseCode.FORBIDDEN
     http_status = 403
 
@@ -273,7 +274,7 @@ class NotFound(_CodedError):
     """What the request is about does not exist."""
 
     default_code = "not_found"
-    default_message = "Not found."
+    default_message = _("Not found.")
     http_status = 404
 
 
@@ -281,7 +282,7 @@ class Throttled(_CodedError):
     """Too many requests. ``retry_after`` is the time in seconds after which the next one is allowed."""
 
     default_code = "throttled"
-    default_message = "Too many requests."
+    default_message = _("Too many requests.")
     default_close_code = CloseCode.TOO_MANY_REQUESTS
     http_status = 429
 
@@ -312,7 +313,7 @@ class GroupFull(_CodedError):
     """The group has as many connections as ``max_connections`` allows."""
 
     default_code = "group_full"
-    default_message = "This group is full."
+    default_message = _("This group is full.")
     default_close_code = CloseCode.TRY_AGAIN_LATER
     http_status = 503
 
@@ -321,14 +322,14 @@ class TooManyGroups(_CodedError):
     """The connection is in as many groups as it may be."""
 
     default_code = "too_many_groups"
-    default_message = "This connection is in too many groups."
+    default_message = _("This connection is in too many groups.")
 
 
 class BrokerUnavailable(_CodedError):
     """The broker between the processes does not answer: the message was not published."""
 
     default_code = "broker_unavailable"
-    default_message = "The message broker is not available."
+    default_message = _("The message broker is not available.")
     default_close_code = CloseCode.TRY_AGAIN_LATER
     http_status = 503
 
@@ -337,14 +338,14 @@ class HistoryUnavailable(BrokerUnavailable):
     """The store of the groups' history does not answer."""
 
     default_code = "history_unavailable"
-    default_message = "The message history is not available."
+    default_message = _("The message history is not available.")
 
 
 class MessageTooBig(_CodedError):
     """The broker between the processes does not carry messages of this size: it was not published."""
 
     default_code = "message_too_big"
-    default_message = "The message is too big for the broker."
+    default_message = _("The message is too big for the broker.")
     default_close_code = CloseCode.MESSAGE_TOO_BIG
     http_status = 413
 
@@ -353,7 +354,7 @@ class HTTPError(_CodedError):
     """A dependency raised an ``HTTPException`` with a status that has no error of its own. ``status`` holds it."""
 
     default_code = "http_error"
-    default_message = "The request failed."
+    default_message = _("The request failed.")
 
     def __init__(
         self,
@@ -376,7 +377,7 @@ class InternalError(_CodedError):
     """Something failed that the client can do nothing about. It is told nothing more; the log has the traceback."""
 
     default_code = "internal_error"
-    default_message = "An internal error occurred."
+    default_message = _("An internal error occurred.")
     default_close_code = CloseCode.INTERNAL_ERROR
     http_status = 500
 

@@ -9,6 +9,7 @@ from .connection import Connection
 from .dependencies import error_from_dependency
 from .exceptions import ConsumerError, InternalError
 from .stepping import settled
+from .texts import gettext_lazy as _
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ async def explain(failure: Exception, where: str, consumer: Any, connection: Con
         return failure
     if isinstance(failure, WebSocketException):
         try:
-            error = ConsumerError("closed", failure.reason or "The socket was closed.", close_code=failure.code)
+            error = ConsumerError("closed", failure.reason or _("The socket was closed."), close_code=failure.code)
         except ValueError:
             logger.error("%s raised a WebSocketException that cannot be sent", where, exc_info=failure)
             return InternalError(close=True)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from .exceptions import InvalidGroup
+from .texts import gettext_lazy as _
 
 #: Longest name of a group, in characters.
 MAX_GROUP_NAME = 255
@@ -24,14 +25,20 @@ def check_group(name: Any) -> str:
     if isinstance(name, str) and 0 < len(name) <= MAX_GROUP_NAME and name.isprintable():
         return name
     if not isinstance(name, str):
-        found = f"a value of type {type(name).__name__}"
+        found = _("a value of type {type}", type=type(name).__name__)
     elif not name:
-        found = "an empty name"
+        found = _("an empty name")
     elif len(name) > MAX_GROUP_NAME:
-        found = f"{len(name)} characters"
+        found = _("{count} characters", count=len(name))
     else:
-        found = "a character that is not printable"
-    raise InvalidGroup(f"A group's name is text of 1 to {MAX_GROUP_NAME} printable characters; found {found}.")
+        found = _("a character that is not printable")
+    raise InvalidGroup(
+        _(
+            "A group's name is text of 1 to {maximum} printable characters; found {found}.",
+            maximum=MAX_GROUP_NAME,
+            found=found,
+        )
+    )
 
 
 def encode_value(value: Any) -> str:
@@ -46,7 +53,11 @@ def encode_value(value: Any) -> str:
     encoded = quote(text, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
     if len(encoded) > MAX_GROUP_VALUE:
         raise InvalidGroup(
-            f"A value in a group's name has at most {MAX_GROUP_VALUE} characters once encoded; found {len(encoded)}."
+            _(
+                "A value in a group's name has at most {maximum} characters once encoded; found {count}.",
+                maximum=MAX_GROUP_VALUE,
+                count=len(encoded),
+            )
         )
     return encoded
 
@@ -93,6 +104,12 @@ class GroupTemplate(NamedTuple):
             parts.append(literal)
             if field is not None:
                 if field not in path_params:
-                    raise InvalidGroup(f"The group {self.text!r} needs the path parameter {field!r}.")
+                    raise InvalidGroup(
+                        _(
+                            "The group {group} needs the path parameter {parameter}.",
+                            group=repr(self.text),
+                            parameter=repr(field),
+                        )
+                    )
                 parts.append(encode_value(path_params[field]))
         return check_group("".join(parts))

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from .exceptions import ImproperlyConfigured, Problem
+from .exceptions import ImproperlyConfigured, NotFound, Problem
 from .groups import GroupTemplate
 from .history import History
 from .options import ConsumerOptions
+from .texts import gettext_lazy as _
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,13 @@ class Histories:
     def of(self, group: str) -> History | None:
         """The group's settings; ``None`` if it has no history."""
         return self._match(group) if self._templates or self._learnt else None
+
+    def required(self, group: str) -> History:
+        """The group's settings. Raises ``NotFound`` if it has no history."""
+        history = self.of(group)
+        if history is None:
+            raise NotFound(_("This group has no history."))
+        return history
 
     def learn(self, group: str, history: History) -> None:
         """A member of a group came with this history."""

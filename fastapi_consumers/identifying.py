@@ -22,6 +22,7 @@ from .inbox import Disconnected
 from .messages import Request
 from .permissions import check_permissions
 from .stepping import settled
+from .texts import gettext_lazy as _
 from .types import CloseCode
 
 
@@ -91,7 +92,7 @@ async def _read(consumer: Any, connection: Connection, frame: str | bytes) -> Re
     try:
         return reader.read_content(await settled(consumer.decode_json(frame)))
     except (ValueError, RecursionError, InvalidFrame):
-        return Request(None, error=InvalidFrame("The frame could not be decoded."))
+        return Request(None, error=InvalidFrame(_("The frame could not be decoded.")))
 
 
 async def _let_in(consumer: Any, connection: Connection, token: str) -> None:
@@ -120,7 +121,7 @@ async def refresh(consumer: Any, token: str) -> dict[str, Any]:
     user, auth = await _judge(connection, token, takers)
     new, old = _lifetime(connection, auth), connection.lifetime
     if not _is_same(user, connection.user):
-        raise PermissionDenied("A connection keeps its user; open another one.", code="user_changed")
+        raise PermissionDenied(_("A connection keeps its user; open another one."), code="user_changed")
     if new.token_id != old.token_id:
         await _join_token(connection, new.token_id)
     _take(connection, user, auth, new)

@@ -10,6 +10,7 @@ from .actions import Action
 from .authentication import BEARER_SUBPROTOCOL, BaseAuthentication, TokenKeys
 from .builtin_actions import TOKEN_BUILTINS, history_action
 from .codecs import encode_json, encode_msgpack, msgpack_available
+from .localization import Localization
 from .messages import Frame, bytes_frame, text_frame
 from .metaclass import resolve
 from .options import ConsumerOptions, ExceptionHandler, Limits
@@ -47,6 +48,7 @@ class Defaults:
     #: Whose ``X-Forwarded-For`` says where a client is; ``None``: nobody's.
     trusted_proxies: TrustedProxies | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
+    localization: Localization = dataclasses.field(default_factory=Localization)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

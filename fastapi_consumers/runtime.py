@@ -14,7 +14,7 @@ from .admission import Admission
 from .backends import HistoryBackend, history_backend, presence_store
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
-from .exceptions import ImproperlyConfigured, NotFound, Problem
+from .exceptions import ImproperlyConfigured, Problem
 from .groups import check_group
 from .health import Broker, BrokerEvent, F, Health
 from .histories import Histories
@@ -318,10 +318,7 @@ class Consumers:
 
     def history(self, group: str) -> GroupHistory:
         """A group's history, to read or to purge. Raises ``InvalidGroup``, and ``NotFound`` for one without history."""
-        history = self.histories.of(check_group(group))
-        if history is None:
-            raise NotFound("This group has no history.")
-        return GroupHistory(group, history, self._ready_store)
+        return GroupHistory(group, self.histories.required(check_group(group)), self._ready_store)
 
     async def _ready_store(self) -> HistoryStore:
         streams = (await self._ready_hub()).streams

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..exceptions import NotAuthenticated
+from ..texts import gettext_lazy as _
 
 #: Longest ``token_id``, in characters.
 MAX_TOKEN_ID = 1024
@@ -60,12 +61,12 @@ def lifetime_of(auth: Any, clock: Callable[[], float] = time.time) -> Lifetime:
 
 def expired() -> NotAuthenticated:
     """The refusal of a credential that was good once."""
-    return NotAuthenticated("The credential has expired.", code="expired")
+    return NotAuthenticated(_("The credential has expired."), code="expired")
 
 
 def invalid() -> NotAuthenticated:
     """The refusal of a credential that says nothing about what is wrong with it, so that nobody learns from it."""
-    return NotAuthenticated("The credential is not valid.", code="invalid_token")
+    return NotAuthenticated(_("The credential is not valid."), code="invalid_token")
 
 
 def _seconds(value: Any) -> float | None:

@@ -178,6 +178,14 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
                 raise ImproperlyConfigured(type(self).__qualname__, [problem])
         return [template.format(params) for template in type(self)._meta.groups]
 
+    def get_language(self) -> str | None:
+        """The language that the client is told of errors in, such as ``"de"`` or ``"zh-Hans"``.
+
+        With ``None``, or one that there is not, the handshake and the user decide: see ``connection.language``. Called
+        before the first error is told, which may be one of the handshake, and again for another user.
+        """
+        return None
+
     async def connect(self) -> None:
         """The handshake passed authentication and permissions. An override accepts or closes by itself."""
         await self.accept()

@@ -10,6 +10,7 @@ from ..messages import Position
 from ..packets import Packet
 from ..presence import Presence
 from ..recoveries import is_position
+from ..texts import gettext_lazy as _
 from .json import JSONConsumer
 from .running import announce
 
@@ -61,8 +62,12 @@ class GroupConsumer(JSONConsumer, abstract=True):
             return self._left
         if len(self._groups) != 1:
             raise InvalidGroup(
-                f"{type(self).__name__} is in {len(self._groups)} groups: name one with group=… "
-                f"(found: {', '.join(self._groups) or 'none'})."
+                _(
+                    "{consumer} is in {count} groups: name one with group=… (found: {groups}).",
+                    consumer=type(self).__name__,
+                    count=len(self._groups),
+                    groups=", ".join(self._groups) or _("none"),
+                )
             )
         return next(iter(self._groups))
 
@@ -145,6 +150,6 @@ class RelayConsumer(GroupConsumer, abstract=True):
         try:
             packet = Packet("bytes", bytes_data or b"") if text_data is None else Packet("text", text_data.encode())
         except UnicodeEncodeError:
-            raise InvalidFrame("The text holds half of a surrogate pair.") from None
+            raise InvalidFrame(_("The text holds half of a surrogate pair.")) from None
         for group in self.group_names:
             await self.consumers.hub.publish(GROUP + check_group(group), packet)

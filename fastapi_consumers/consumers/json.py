@@ -25,6 +25,7 @@ from ..pagination import (
 )
 from ..protocols import MSGPACK_SUBPROTOCOL
 from ..serializers import ResponseSerializer
+from ..texts import gettext_lazy as _
 from ..types import CloseCode
 from .base import Consumer
 
@@ -67,7 +68,7 @@ class JSONConsumer(Consumer, abstract=True):
         except (ValueError, RecursionError) as error:
             # Its text is the decoder's own business; who wants to say something raises InvalidFrame.
             logger.debug("decode_json() of %s refused a frame: %s", type(self).__qualname__, error)
-            await dispatcher.reject(InvalidFrame("The frame could not be decoded."))
+            await dispatcher.reject(InvalidFrame(_("The frame could not be decoded.")))
             return
         await self.receive_json(content)
 

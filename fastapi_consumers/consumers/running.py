@@ -30,6 +30,7 @@ from ..permissions import check_permissions
 from ..recoveries import Recoveries
 from ..runtime import Consumers
 from ..stepping import Resumed, settled
+from ..texts import gettext_lazy as _
 from ..throttling import check_throttles
 from ..types import CloseCode, Receive, Scope, Send
 
@@ -192,7 +193,7 @@ class _Life:
             scope[CLIENT_KEY] = proxies.address_of(scope)
         scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
         if not is_allowed_origin(connection.headers, scope.get("scheme", "ws"), plan.allowed_origins):
-            raise PermissionDenied("Pages of this origin may not connect.", code="origin_not_allowed")
+            raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
         self._consumers.admission.take_address(connection)
         await self._authenticate(consumer)
         if plan.waits_for_message and not is_authenticated(connection.user):

@@ -3,6 +3,7 @@
 from typing import Any, TypeAlias
 
 from ..exceptions import InvalidCursor, InvalidPage
+from ..texts import gettext_lazy as _
 from .base import BasePagination, PageData
 from .cursors import Cursor, decode_cursor, encode_cursor
 from .pages import CursorParams, LimitOffsetParams, PageNumberParams
@@ -102,7 +103,7 @@ class PageNumberPagination(BasePagination):
         count = await counted.count()
         last = max(-(-count // size), 1)
         if number > last:
-            raise InvalidPage(f"There is no such page: the last one is {last}.")
+            raise InvalidPage(_("There is no such page: the last one is {last}.", last=last))
         results = await counted.slice((number - 1) * size, number * size)
         return PageData(results, number + 1 if number < last else None, number - 1 if number > 1 else None, count)
 

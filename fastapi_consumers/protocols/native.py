@@ -25,8 +25,10 @@ from ..dependencies import error_details
 from ..exceptions import ActionNotFound, ConsumerError, InternalError, InvalidData, InvalidFrame
 from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame
 from ..serializers import RequestSerializer, ResponseSerializer, data_of
+from ..texts import gettext_lazy as _
 from ..types import RequestId
 from .base import Framer, Reader
+from .wording import MISSING_ACTION, bad_request_id, kind_of, no_object, no_text, unknown_action
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,6 @@ MSGPACK_SUBPROTOCOL = "fc.v1.msgpack"
 
 #: Longest ``request_id`` in characters; integers have 64 bits.
 MAX_REQUEST_ID = 255
-#: Longest action name that is quoted in an error.
-MAX_QUOTED = 64
 #: Longest action name that is compared with the known ones, and with how many of them.
 MAX_COMPARED, MAX_CANDIDATES = 32, 32
 #: Errors of one payload beyond which they are not told one by one.
@@ -118,7 +118,7 @@ class NativeReader(Reader):
             if request is not None:
                 return request
         if not isinstance(content, dict):
-            return Request(None, error=InvalidFrame(f"Expected an object with an action; found {_kind(content)}."))
+            return Request(None, error=no_object(content))
         request_id, error = _request_id(content.get("request_id"))
         if error is not None:
             return Request(None, error=error)
@@ -159,8 +159,8 @@ class NativeReader(Reader):
 
     def _request(self, name: Any, request_id: RequestId | None, data: Any) -> Request:
         if not isinstance(name, str):
-            found = "none" if name is MISSING else _kind(name)
-            return Request(None, request_id, error=InvalidFrame(f'Expected "action" to be text; found {found}.'))
+            found = MISSING_ACTION if name is MISSING else kind_of(name)
+            return Request(None, request_id, error=no_text(found))
         action = self._actions.get(name)
         if action is None:
             name = name.encode("utf-8", "replace").decode()
@@ -174,17 +174,14 @@ class NativeReader(Reader):
         return Request(name, request_id, valid)
 
     def _unknown(self, name: str) -> ActionNotFound:
-        quoted = name if len(name) <= MAX_QUOTED else name[:MAX_QUOTED] + "…"
-        message = f"There is no action {quoted!r}."
+        near: list[str] = []
         if len(name) <= MAX_COMPARED:
             # Comparing is dear, and anybody may ask: only with names of about this length, and not with too many.
             enabled = [
                 known for known, action in self._actions.items() if action.enabled and abs(len(known) - len(name)) <= 3
             ][:MAX_CANDIDATES]
             near = difflib.get_close_matches(name, enabled, n=1)
-            if near:
-                message += f" Did you mean {near[0]!r}?"
-        return ActionNotFound(message)
+        return unknown_action(name, near)
 
 
 def _envelope(actions: Mapping[str, Action]) -> TypeAdapter[Any]:
@@ -252,23 +249,16 @@ def _request_id(value: Any) -> tuple[RequestId | None, InvalidFrame | None]:
         return value, None
     if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
         return value, None
-    expected = f"a 64-bit integer or text of at most {MAX_REQUEST_ID} characters"
-    found = "one out of range" if isinstance(value, int | str) and not isinstance(value, bool) else _kind(value)
-    return None, InvalidFrame(f'Expected "request_id" to be {expected}; found {found}.')
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
-    return "null" if value is None else kinds.get(type(value), f"a value of type {type(value).__name__}")
+    return None, bad_request_id(value, MAX_REQUEST_ID)
 
 
 def _details(error: Exception) -> list[dict[str, Any]]:
     if isinstance(error, ValidationError):
         if error.error_count() > MAX_ERRORS:
-            message = f"The data has {error.error_count()} errors."
+            message = _("The data has {count} errors.", count=error.error_count())
             return [{"loc": [], "type": "too_many_errors", "message": message}]
         return error_details(error.errors(include_url=False, include_context=False, include_input=False))
-    return [{"loc": [], "type": "value_error", "message": "The data could not be read."}]
+    return [{"loc": [], "type": "value_error", "message": _("The data could not be read.")}]
 
 
 def _broken(error: Exception, where: str) -> ConsumerError:
@@ -278,7 +268,7 @@ def _broken(error: Exception, where: str) -> ConsumerError:
 
 
 def _unreadable(error: Exception) -> ConsumerError:
-    return InvalidFrame("The frame is not a request.", details=_details(error))
+    return InvalidFrame(_("The frame is not a request."), details=_details(error))
 
 
 class JSONFramer(Framer):

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from ..exceptions import BrokerUnavailable
 from ..redis_client import RedisClient
+from ..texts import gettext_lazy as _
 from .memory import SLACK, TokenBuckets
 from .rates import Rate, is_too_much
 
@@ -146,7 +147,7 @@ class RedisBuckets:
             return self.local.hit(key, rates, cost)
         if self.failure == "open":
             return 0.0
-        raise BrokerUnavailable("Rate limits cannot be checked at the moment.", code="limiter_unavailable")
+        raise BrokerUnavailable(_("Rate limits cannot be checked at the moment."), code="limiter_unavailable")
 
     def _is_time_to_ask(self) -> bool:
         assert self._ask_at is not None

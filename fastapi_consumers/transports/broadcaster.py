@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from broadcaster import Broadcast
 
 from ..exceptions import BrokerUnavailable, ImproperlyConfigured, MessageTooBig, Problem
+from ..texts import gettext_lazy as _
 from .arrivals import Arrivals
 from .base import Deliver, Transport
 from .broadcaster_link import Disconnected, Link, Subscription, backend_of, end, listener_of, traits_of
@@ -172,7 +173,11 @@ class BroadcasterTransport(Transport):
         message = base64.b64encode(packet).decode()
         if self._max_message is not None and len(message) > self._max_message:
             raise MessageTooBig(
-                f"The message is too big for the broker: {len(packet)} bytes, of at most {self._max_message // 4 * 3}."
+                _(
+                    "The message is too big for the broker: {size} bytes, of at most {maximum}.",
+                    size=len(packet),
+                    maximum=self._max_message // 4 * 3,
+                )
             )
         link = self._link
         if link is None:
