@@ -16,6 +16,7 @@ export class Log {
   #lines;
   #older;
   #begin;
+  #newer;
   #messages = new Map(); // offset → its line
   #epoch = null;
   #cursor = null;
@@ -34,15 +35,18 @@ export class Log {
     this.#lines = make("ol");
     this.#older = make("button", { type: "button", className: "older", hidden: true }, "Older messages");
     this.#begin = make("p", { className: "begin", hidden: true }, "Nothing older is kept.");
-    this.element = make("div", { className: "log", tabIndex: 0 }, this.#older, this.#begin, this.#lines);
+    this.#newer = make("button", { type: "button", className: "newer", hidden: true }, "New messages");
+    const parts = [this.#older, this.#begin, this.#lines, this.#newer];
+    this.element = make("div", { className: "log", tabIndex: 0 }, ...parts);
     this.element.setAttribute("role", "log");
     this.element.setAttribute("aria-label", `Conversation in ${title}`);
     this.#older.addEventListener("click", () => this.#loadOlder(true));
+    this.#newer.addEventListener("click", () => this.#goToEnd());
     this.element.addEventListener("scroll", () => {
       const { scrollTop } = this.element;
-      if (scrollTop < NEAR && scrollTop < this.#lastTop) this.#loadOlder(false);
-      this.#lastTop = scrollTop;
-      this.#follows = this.#isAtEnd();
+      const hasFocus = document.activeElement === this.#older; // that it gets the focus is not to press it
+      if (scrollTop < NEAR && scrollTop < this.#lastTop && !hasFocus) this.#loadOlder(false);
+      this.#look();
     });
     new ResizeObserver(() => this.#follows && this.#goToEnd()).observe(this.element);
   }
@@ -51,6 +55,7 @@ export class Log {
   put(line, { offset = null, follow = false } = {}) {
     if (offset !== null && this.#messages.has(offset)) return false;
     this.#change(() => this.#insert(line, offset), follow);
+    if (!this.#follows && line.classList.contains("said")) this.#newer.hidden = false;
     return true;
   }
 
@@ -167,13 +172,16 @@ export class Log {
     } else if (anchor?.isConnected) {
       log.scrollTop += anchor.getBoundingClientRect().top - place;
     }
-    this.#lastTop = log.scrollTop;
-    this.#follows = this.#isAtEnd();
+    this.#look();
   }
 
-  #isAtEnd() {
+  #look() {
     const { scrollHeight, scrollTop, clientHeight } = this.element;
-    return scrollHeight - scrollTop - clientHeight < NEAR;
+    this.#lastTop = scrollTop;
+    this.#follows = scrollHeight - scrollTop - clientHeight < NEAR;
+    if (!this.#follows || this.#newer.hidden) return;
+    if (document.activeElement === this.#newer) this.element.focus({ preventScroll: true });
+    this.#newer.hidden = true;
   }
 
   #goToEnd() {

@@ -56,7 +56,7 @@ let present = new Present();
 let confidant = null; // who alone gets what one writes
 let returned = ""; // a text that was given back to its writer, since nobody knew whether it was sent
 const logs = new Map(); // room → its conversation
-const drafts = new Map(); // room → what was written and not sent
+const drafts = new Map(); // room → {text, to}: what was written and not sent, and to whom alone
 
 // -- the door --------------------------------------------------------------------------------------------------------
 
@@ -113,15 +113,15 @@ window.addEventListener("hashchange", () => {
 // -- entering and leaving a room -------------------------------------------------------------------------------------
 
 function leave() {
-  if (room !== null) drafts.set(room, $("text").value);
+  if (room !== null) drafts.set(room, { text: $("text").value, to: confidant });
   hideTyping();
-  confide(null);
   connection?.close();
   connection = null;
   room = null;
 }
 
 function forget(key) {
+  drafts.delete(key);
   logs.get(key)?.element.remove();
   logs.delete(key);
 }
@@ -133,8 +133,9 @@ function enter(key) {
   document.title = `${title} – Three rooms`;
   $("title").textContent = title;
   $("about").textContent = about;
-  $("text-label").textContent = `Message to ${title}`;
-  $("text").value = drafts.get(key) ?? "";
+  const { text, to } = drafts.get(key) ?? { text: "", to: null };
+  $("text").value = text;
+  confide(to);
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#${key}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -422,7 +423,10 @@ function showPresent() {
       if (isMe) return make("li", {}, ...parts);
       const button = make("button", { type: "button", title: "Write to them alone" }, ...parts);
       button.dataset.name = person.name;
-      button.addEventListener("click", () => confide(person.name));
+      button.addEventListener("click", () => {
+        confide(person.name);
+        $("text").focus();
+      });
       return make("li", {}, button);
     }),
   );
@@ -436,10 +440,7 @@ function confide(other) {
   $("confidant").textContent = other ?? "";
   $("composer").classList.toggle("private", other !== null);
   $("text").placeholder = other === null ? "Write a message" : "Write a private message";
-  if (room !== null) {
-    $("text-label").textContent = other === null ? `Message to ${ROOMS[room].title}` : `Private message to ${other}`;
-  }
-  if (other !== null) $("text").focus();
+  $("text-label").textContent = other === null ? `Message to ${ROOMS[room].title}` : `Private message to ${other}`;
 }
 
 $("to-all").addEventListener("click", () => {
@@ -558,18 +559,21 @@ $("composer").addEventListener("submit", async (event) => {
   } else if (text.trim() !== "") {
     $("text").value = "";
     hintedAt = -Infinity;
-    const worked = await (confidant === null ? act(say, { text }) : act("whisper", { to: confidant, text }));
-    if (!worked) giveBack(here, text);
+    const to = confidant;
+    const worked = await (to === null ? act(say, { text }) : act("whisper", { to, text }));
+    if (!worked) giveBack(here, text, to);
   }
   $("text").focus();
 });
 
 /** It was not sent, or nobody knows: the writer keeps it, unless they have begun anew. */
-function giveBack(key, text) {
+function giveBack(key, text, to) {
   if (key !== room) {
-    if (!drafts.get(key)) drafts.set(key, text);
+    if (!drafts.get(key)?.text) drafts.set(key, { text, to });
   } else if ($("text").value === "") {
     $("text").value = returned = text;
+    // What was meant for one person must not go to all by the next press of a key.
+    confide(to);
   }
 }
 
