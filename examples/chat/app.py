@@ -1,9 +1,12 @@
 """A chat in three rooms, on one page: what consumers can do.
 
-Run ``uvicorn examples.chat.app:app`` and open http://127.0.0.1:8000/ in two windows. All of it is in memory: the rooms
-are those of one process, and nothing outlives it.
+Run ``uvicorn examples.chat.app:app`` and open http://127.0.0.1:8000/ in two windows. What is said in the group is kept
+in a file of SQLite, ``chat.db`` where one started it or what ``CHAT_DB`` names. All else is in memory: the rooms are
+those of one process.
 """
 
+import os
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +18,7 @@ from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 
 from fastapi_consumers import (
     ConsumerError,
+    CursorPagination,
     GroupConsumer,
     InvalidData,
     PersonConsumer,
@@ -24,7 +28,9 @@ from fastapi_consumers import (
     path,
 )
 from fastapi_consumers.authentication import BaseAuthentication
+from fastapi_consumers.history import History
 from fastapi_consumers.permissions import DenyAny, IsAuthenticated
+from fastapi_consumers.presence import Presence
 
 STATIC = Path(__file__).parent / "static"
 
@@ -43,7 +49,9 @@ check_name = TypeAdapter(Name).validate_python
 
 
 class Visitor(BaseModel):
-    """Whoever gave a name. There are no accounts: a name is all that is known of anybody, and throttles count by it."""
+    """Whoever gave a name. There are no accounts: a name is all that is known of anybody. Throttles count by it, and in
+    the group whoever has it is one person, in however many windows.
+    """
 
     id: str
 
@@ -61,11 +69,11 @@ class NameAuthentication(BaseAuthentication):
             raise InvalidData("A name has 1 to 30 characters, on one line.") from None
 
 
-# -- who is there ----------------------------------------------------------------------------------------------------
+# -- who is in the room for two --------------------------------------------------------------------------------------
 
 
 class Person(BaseModel):
-    """Somebody in a room. Names may be taken twice, so that people are told apart by number."""
+    """Somebody in the room for two. Names may be taken twice, so that people are told apart by number."""
 
     id: int
     name: str
@@ -79,7 +87,7 @@ class Who(BaseModel):
 
 
 class People:
-    """Those who are in one room, in the order in which they came."""
+    """Those who are in a room of this process, in the order in which they came."""
 
     def __init__(self) -> None:
         self._people: dict[str, Person] = {}
@@ -182,6 +190,23 @@ class RoomForTwo(PersonConsumer):
 
 # -- room 3: a group, function by function ---------------------------------------------------------------------------
 
+#: The group in which it is told who is writing. It has no history: a hint is worth nothing a moment later.
+TYPING = "group.typing"
+
+
+class Said(BaseModel):
+    """A message to everybody."""
+
+    by: str
+    text: str
+    at: datetime
+
+
+class Whispered(Said):
+    """A message to one person."""
+
+    to: str
+
 
 class GroupRoom(GroupConsumer):
     """A room for everybody. The class says who may come in, the functions below what happens there."""
@@ -189,35 +214,46 @@ class GroupRoom(GroupConsumer):
     groups = ["group"]
     authentication_classes = [NameAuthentication]
     permission_classes = [IsAuthenticated]
-    throttle_classes = ["20/10 seconds"]
+    # Of everything together; what makes others read has limits of its own.
+    throttle_classes = ["60/10 seconds"]
     max_message_size = 4096
     max_connections = 200
     accept_refused = True
-
-    people = People()
+    # Whoever comes back is given what was said meanwhile, and anybody can look at what was said before.
+    history = History(size=1000, ttl=timedelta(days=30))
+    pagination_class = CursorPagination(page_size=30)
+    # Who reloads the page, or is in a tunnel for a moment, has not left.
+    presence = Presence(key=lambda room: room.user.id, grace=3)
+    # Who does not keep up needs one hint of each writer, and is told if a message had to be dropped.
+    overflow = "coalesce"
 
 
 @GroupRoom.on_event("join")
 async def greet(room: GroupRoom, group: str) -> None:
-    person = room.people.add(room)
-    await room.send_event("welcome", room.people.who(room))
-    await room.broadcast("joined", {"person": person, "people": room.people.all()}, exclude_self=True)
+    # Not `room.join`, which would keep a history of it.
+    await room.channel_layer.group_add(TYPING, room.channel_name)
+    await room.send_event("welcome", {"you": room.user.id})
 
 
-@GroupRoom.on_event("leave")
-async def say_goodbye(room: GroupRoom, group: str) -> None:
-    person = room.people.remove(room)
-    await room.broadcast("left", {"person": person, "people": room.people.all()})
-
-
-@GroupRoom.action("who")
-async def who(room: GroupRoom) -> Who:
-    return room.people.who(room)
-
-
-@GroupRoom.action("message")
+@GroupRoom.action("message", throttle_classes=["20/10 seconds"])
 async def message(room: GroupRoom, text: Text) -> None:
-    await room.broadcast("said", {"by": room.people.find(room), "text": text})
+    await room.broadcast("said", Said(by=room.user.id, text=text, at=datetime.now(UTC)))
+
+
+@GroupRoom.action("typing", throttle_classes=["10/10 seconds"])
+async def typing(room: GroupRoom) -> None:
+    name = room.user.id
+    await room.broadcast("typing", {"by": name}, group=TYPING, exclude_self=True, coalesce_key=name)
+
+
+@GroupRoom.action("whisper", throttle_classes=["20/10 seconds"])
+async def whisper(room: GroupRoom, to: Name, text: Text) -> None:
+    """Goes to all windows of both, and is not kept."""
+    if to not in (await room.get_presence())["members"]:
+        raise ConsumerError("not_here", "They have left. Nobody has got your message.")
+    whispered = Whispered(by=room.user.id, to=to, text=text, at=datetime.now(UTC))
+    for name in {to, room.user.id}:
+        await room.consumers.send("whispered", whispered, user=name)
 
 
 @GroupRoom.action("grumble")
@@ -238,13 +274,18 @@ channel_routes = [
     path("/ws/group", GroupRoom, name="group"),
 ]
 
-app = FastAPI(title="Three rooms")
-add_consumers(app, channel_routes, url="memory://")
+
+def make_app(database: str | os.PathLike[str]) -> FastAPI:
+    """The app, with the group's history in this file; it is made when the app starts, in a folder that is there."""
+    app = FastAPI(title="Three rooms")
+    add_consumers(app, channel_routes, url="memory://", history_url=f"sqlite+aiosqlite:///{Path(database).resolve()}")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
+
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return app
 
 
-@app.get("/", include_in_schema=False)
-async def page() -> FileResponse:
-    return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
-
-
-app.mount("/static", StaticFiles(directory=STATIC), name="static")
+app = make_app(os.environ.get("CHAT_DB") or "chat.db")

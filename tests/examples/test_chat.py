@@ -1,19 +1,33 @@
 """The server of the chat demo, room by room. Throttles count by name, so each test has names of its own."""
 
+import asyncio
 import logging
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
-from examples.chat.app import STATIC, GroupRoom, RoomForTwo, app
-from fastapi_consumers.testing import WebsocketCommunicator
+from examples.chat.app import STATIC, GroupRoom, RoomForTwo, make_app
+from fastapi_consumers.testing import WebsocketCommunicator, lifespan
 from fastapi_consumers.testing.errors import CallError
 
+_app: FastAPI
 
-def enter(room: str, name: str | None = None) -> WebsocketCommunicator:
-    return WebsocketCommunicator(app, f"/ws/{room}" if name is None else f"/ws/{room}?name={name}")
+
+@pytest.fixture(autouse=True)
+def app(tmp_path: Path) -> FastAPI:
+    """An app, and a database, for each test."""
+    global _app
+    _app = make_app(tmp_path / "chat.db")
+    return _app
+
+
+def enter(room: str, name: str | None = None, query: str = "", *, app: FastAPI | None = None) -> WebsocketCommunicator:
+    path = f"/ws/{room}" if name is None else f"/ws/{room}?name={name}{query}"
+    return WebsocketCommunicator(app or _app, path)
 
 
 def names(data: dict[str, Any]) -> list[str]:
@@ -37,23 +51,46 @@ async def came(visitor: WebsocketCommunicator, name: str) -> dict[str, Any]:
     return data
 
 
+async def notice(visitor: WebsocketCommunicator, kind: str, timeout: float = 1) -> dict[str, Any]:
+    """The next notice of this kind; what comes before it is passed over."""
+    async with asyncio.timeout(timeout):
+        while (frame := await visitor.receive_json_from(timeout))["type"] != kind:
+            pass
+    found: dict[str, Any] = frame
+    return found
+
+
+async def hear_of(visitor: WebsocketCommunicator, change: str, *expected: str, timeout: float = 1) -> None:
+    """Just these people come (``joins``) or go (``leaves``), told in however many notices."""
+    found: list[str] = []
+    while len(found) < len(expected):
+        found += (await notice(visitor, "presence", timeout))[change]
+    assert sorted(found) == sorted(expected)
+
+
+async def past(visitor: WebsocketCommunicator, **data: Any) -> list[str]:
+    """What was said, the newest first."""
+    page = await visitor.call("history", data)
+    return [entry["data"]["text"] for entry in page["results"]]
+
+
 @pytest.fixture(autouse=True)
 def rooms_end_empty() -> Any:
     yield
     assert RoomForTwo.people.all() == []
     assert RoomForTwo.counter == 0
-    assert GroupRoom.people.all() == []
 
 
 class TestThePage:
-    async def test_it_loads_only_what_the_app_serves(self) -> None:
+    async def test_it_loads_only_what_the_app_serves(self, app: FastAPI) -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
             page = await client.get("/")
             assert page.headers["content-type"].startswith("text/html")
             assert page.headers["content-security-policy"].startswith("default-src 'self'")
             links = re.findall(r'(?:src|href)="([^"#]+)"', page.text)
             assert {"/static/main.js", "/static/style.css", "/static/icon.svg"} <= set(links)
-            for link in [*links, "/static/connection.js"]:
+            modules = [f"/static/{name}.js" for name in ("connection", "dom", "log", "people")]
+            for link in [*links, *modules]:
                 answer = await client.get(link)
                 assert answer.status_code == 200, link
                 assert "javascript" in answer.headers["content-type"] or not link.endswith(".js"), link
@@ -85,14 +122,14 @@ class TestNames:
 
     async def test_it_is_trimmed_and_otherwise_kept_as_it_is(self) -> None:
         async with enter("group", "%20%3Cb%3E%C3%89va%20") as visitor:
-            assert (await welcomed(visitor))["you"]["name"] == "<b>Éva"
+            assert (await welcomed(visitor))["you"] == "<b>Éva"
 
     async def test_thirty_characters_are_not_too_many(self) -> None:
         async with enter("group", "%C3%A9" * 30) as visitor:
-            assert (await welcomed(visitor))["you"]["name"] == "é" * 30
+            assert (await welcomed(visitor))["you"] == "é" * 30
 
     async def test_two_may_have_the_same(self) -> None:
-        async with enter("group", "Twin") as one, enter("group", "Twin") as other:
+        async with enter("two", "Twin") as one, enter("two", "Twin") as other:
             first, second = await welcomed(one), await welcomed(other)
             assert names(second) == ["Twin", "Twin"]
             assert first["you"]["id"] != second["you"]["id"]
@@ -230,32 +267,107 @@ class TestTheRoomForTwo:
 class TestTheGroup:
     async def test_everybody_hears_who_comes_what_is_said_and_who_goes(self) -> None:
         async with enter("group", "Ada") as ada, enter("group", "Bob") as bob:
+            await hear_of(ada, "joins", "Ada", "Bob")
+            async with enter("group", "Cleo") as cleo:
+                await hear_of(ada, "joins", "Cleo")
+                assert list((await cleo.call("presence"))["members"]) == ["Ada", "Bob", "Cleo"]
+                await cleo.call("message", {"text": " hi <b> "})
+                await cleo.assert_event("welcome")
+                await bob.assert_event("welcome")
+                for visitor in (cleo, bob):
+                    said = await visitor.assert_event("said", group="group")
+                    assert (said["data"]["by"], said["data"]["text"], said["offset"]) == ("Cleo", "hi <b>", 1)
+            # Not before she has had the time to come back.
+            await hear_of(ada, "leaves", "Cleo", timeout=10)
+            assert (await ada.call("presence"))["count"] == 2
+
+    async def test_several_windows_are_one_person(self) -> None:
+        async with enter("group", "Ada") as ada, enter("group", "Bob") as bob:
+            await hear_of(bob, "joins", "Ada", "Bob")
+            async with enter("group", "Bob"):
+                [meta] = (await notice(ada, "presence"))["joins"]["Ada"]["metas"]
+                found = await ada.call("presence")
+                assert found["count"] == 2
+                assert [len(found["members"][name]["metas"]) for name in ("Ada", "Bob")] == [1, 2]
+                assert found["members"]["Ada"]["metas"] == [meta]
+
+    async def test_who_comes_back_soon_has_not_left(self) -> None:
+        async with enter("group", "Ada") as ada:
+            async with enter("group", "Bob"):
+                await hear_of(ada, "joins", "Ada", "Bob")
+            async with enter("group", "Bob") as bob:
+                await welcomed(bob)
+                async with enter("group", "Cleo"):
+                    frame = await notice(ada, "presence")
+                    assert (list(frame["joins"]), frame["leaves"]) == (["Cleo"], {})
+
+    async def test_hints_of_writing_go_to_the_others_and_are_not_kept(self) -> None:
+        async with enter("group", "Ada") as ada, enter("group", "Bob") as bob:
             await welcomed(ada)
             await welcomed(bob)
-            async with enter("group", "Cleo") as cleo:
-                you = (await welcomed(cleo))["you"]
-                assert names(await came(bob, "Cleo")) == ["Ada", "Bob", "Cleo"]
-                await cleo.call("message", {"text": "hi"})
-                await cleo.assert_event("said", {"by": you, "text": "hi"}, "group")
-                await bob.assert_event("said", {"by": you, "text": "hi"}, "group")
-            assert names((await bob.assert_event("left"))["data"]) == ["Ada", "Bob"]
+            await ada.call("typing")
+            await ada.call("message", {"text": "written"})
+            await bob.assert_event("typing", {"by": "Ada"}, "group.typing")
+            await bob.assert_event("said")
+            await ada.assert_event("said")
+            assert await past(bob) == ["written"]
+
+    async def test_too_many_hints_are_refused_and_messages_are_not(self) -> None:
+        async with enter("group", "Hinting") as ada:
+            with pytest.raises(CallError) as failed:
+                for _ in range(11):
+                    await ada.call("typing")
+            assert failed.value.code == "throttled"
+            await ada.call("message", {"text": "written"})
+
+    async def test_a_private_message_goes_to_the_windows_of_both_and_is_not_kept(self) -> None:
+        async with (
+            enter("group", "Ada") as ada,
+            enter("group", "Bob") as bob,
+            enter("group", "Bob") as bobs,
+            enter("group", "Eve") as eve,
+        ):
+            for visitor in (ada, bob, bobs, eve):
+                await welcomed(visitor)
+            await ada.call("whisper", {"to": "Bob", "text": "psst"})
+            for visitor in (ada, bob, bobs):
+                data = (await visitor.assert_event("whispered"))["data"]
+                assert (data["by"], data["to"], data["text"]) == ("Ada", "Bob", "psst")
+            await ada.call("message", {"text": "to all"})
+            await eve.assert_event("said")
+            assert await past(eve) == ["to all"]
+
+    @pytest.mark.parametrize(
+        ("data", "code"),
+        [
+            ({"to": "Nobody", "text": "psst"}, "not_here"),
+            ({"to": "Ada", "text": ""}, "invalid_data"),
+            ({"to": "", "text": "psst"}, "invalid_data"),
+            ({"text": "psst"}, "invalid_data"),
+        ],
+    )
+    async def test_a_private_message_that_cannot_be_is_refused(self, data: Any, code: str) -> None:
+        async with enter("group", "Ada") as ada:
+            with pytest.raises(CallError) as failed:
+                await ada.call("whisper", data)
+            assert failed.value.code == code
 
     async def test_an_error_that_stays(self) -> None:
         async with enter("group", "Ada") as ada:
             with pytest.raises(CallError) as failed:
                 await ada.call("grumble")
             assert failed.value.code == "be_kind"
-            assert names(await ada.call("who")) == ["Ada"]
+            assert (await ada.call("presence"))["count"] == 1
 
     async def test_an_error_that_closes(self) -> None:
         async with enter("group", "Ada") as ada, enter("group", "Bob") as bob:
-            await came(ada, "Bob")
+            await hear_of(ada, "joins", "Ada", "Bob")
             with pytest.raises(CallError) as failed:
                 await bob.call("misbehave")
             assert (failed.value.code, failed.value.message) == ("shown_out", "You have been shown out of the room.")
             await bob.assert_closed(1008)
             assert bob.close_reason == "shown_out"
-            assert names((await ada.assert_event("left"))["data"]) == ["Ada"]
+            await hear_of(ada, "leaves", "Bob", timeout=10)
 
     async def test_one_who_talks_too_much_must_wait(self) -> None:
         async with enter("group", "Talker") as talker:
@@ -266,29 +378,76 @@ class TestTheGroup:
             assert failed.value.retry_after > 0
 
 
-class TestLeaving:
-    """However somebody goes, the others are told, and the list is right."""
+class TestTheHistoryOfTheGroup:
+    async def test_a_restart_loses_nothing(self, tmp_path: Path) -> None:
+        before = make_app(tmp_path / "kept.db")
+        async with lifespan(before), enter("group", "Ada", app=before) as ada:
+            joined = await notice(ada, "joined")
+            for text in ("one", "two", "three"):
+                await ada.call("message", {"text": text})
+        assert (tmp_path / "kept.db").exists()
 
-    @pytest.mark.parametrize("room", ["two", "group"])
+        after = make_app(tmp_path / "kept.db")
+        async with lifespan(after):
+            # Somebody new reads it; whoever was there when "one" was said is given the rest, in order.
+            async with enter("group", "Bob", app=after) as bob:
+                assert await past(bob) == ["three", "two", "one"]
+            async with enter("group", "Ada", f"&recover={joined['epoch']}:1", app=after) as ada:
+                assert await notice(ada, "joined") == {**joined, "offset": 1, "recovered": True}
+                for offset, text in ((2, "two"), (3, "three")):
+                    frame = await ada.assert_event("said")
+                    assert (frame["offset"], frame["data"]["text"]) == (offset, text)
+                await ada.assert_event("welcome")
+                await ada.call("message", {"text": "four"})
+                assert (await ada.assert_event("said"))["offset"] == 4
+
+    async def test_another_database_is_another_life_of_the_group(self, tmp_path: Path) -> None:
+        async with enter("group", "Ada") as ada:
+            epoch = (await notice(ada, "joined"))["epoch"]
+            await ada.call("message", {"text": "one"})
+        other = make_app(tmp_path / "other.db")
+        async with lifespan(other), enter("group", "Ada", f"&recover={epoch}:1", app=other) as ada:
+            joined = await notice(ada, "joined")
+            assert joined["recovered"] is False
+            assert joined["epoch"] != epoch
+            assert await past(ada) == []
+
+    async def test_it_is_read_page_by_page_the_newest_first(self, app: FastAPI) -> None:
+        async with enter("group", "Ada") as ada:
+            for number in range(1, 71):
+                await app.state.consumers.broadcast("group", "said", {"by": "Eve", "text": str(number), "at": None})
+            found: list[str] = []
+            cursor = None
+            sizes = []
+            while not sizes or cursor is not None:
+                page = await ada.call("history", {"cursor": cursor} if cursor else {})
+                sizes.append(len(page["results"]))
+                found += [entry["data"]["text"] for entry in page["results"]]
+                cursor = page["next"]
+            assert sizes == [30, 30, 10]
+            assert found == [str(number) for number in range(70, 0, -1)]
+
+
+class TestLeaving:
+    """However somebody goes, the other is told, and the list is right."""
+
     @pytest.mark.parametrize("code", [1000, 1001, 1006])
-    async def test_by_closing_reloading_or_losing_the_network(self, room: str, code: int) -> None:
-        async with enter(room, "Ada") as ada, enter(room, "Bob") as bob:
+    async def test_by_closing_reloading_or_losing_the_network(self, code: int) -> None:
+        async with enter("two", "Ada") as ada, enter("two", "Bob") as bob:
             await came(ada, "Bob")
             await bob.disconnect(code)
             assert names((await ada.assert_event("left"))["data"]) == ["Ada"]
 
-    @pytest.mark.parametrize("room", ["two", "group"])
-    async def test_by_a_frame_that_is_too_big(self, room: str) -> None:
-        async with enter(room, "Ada") as ada, enter(room, "Bob") as bob:
+    async def test_by_a_frame_that_is_too_big(self) -> None:
+        async with enter("two", "Ada") as ada, enter("two", "Bob") as bob:
             await came(ada, "Bob")
             await bob.send_to("x" * 4097)
             await bob.assert_closed(1009)
             assert names((await ada.assert_event("left"))["data"]) == ["Ada"]
 
-    @pytest.mark.parametrize("room", ["two", "group"])
-    async def test_by_being_killed(self, room: str) -> None:
-        async with enter(room, "Ada") as ada:
-            bob = enter(room, "Bob")
+    async def test_by_being_killed(self) -> None:
+        async with enter("two", "Ada") as ada:
+            bob = enter("two", "Bob")
             await bob.connect()
             await came(ada, "Bob")
             await bob.cancel()
@@ -306,4 +465,8 @@ class TestLeaving:
                 patch.setattr(cls, "send_event", fail)
                 async with enter(room, "Bob") as bob:
                     await bob.assert_closed(1011)
-            assert names((await ada.assert_event("left"))["data"]) == ["Ada"]
+            if room == "two":
+                assert names((await ada.assert_event("left"))["data"]) == ["Ada"]
+            else:
+                # So soon that nobody was told that he was there.
+                assert list((await ada.call("presence"))["members"]) == ["Ada"]

@@ -4,17 +4,22 @@ The server runs in a process of its own. Nothing waits for a time, everything fo
 """
 
 import asyncio
+import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
+
+from examples.chat.app import make_app
+from fastapi_consumers.testing import lifespan
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -44,32 +49,84 @@ uvicorn.Server(uvicorn.Config("examples.chat.app:app")).run([socket.socket(filen
 """
 
 
+class Demo:
+    """The demo in a process of its own. Its socket listens all the time, so that nobody has to wait for a start: who
+    comes while it is stopped is served by the next one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.database = folder / "chat.db"
+        self._log = folder / "log"
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+
+    def start(self) -> None:
+        """Returns when it serves, which takes its time on a machine that has much to do."""
+        fd = self._listener.fileno()
+        with self._log.open("a") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", SERVE, str(ROOT), str(fd)],
+                pass_fds=[fd],
+                cwd=ROOT,
+                env={**os.environ, "CHAT_DB": str(self.database)},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        self._starts += 1
+        deadline = time.monotonic() + 30
+        while (text := self._log.read_text()).count("Application startup complete") < self._starts:
+            assert self._process.poll() is None and time.monotonic() < deadline, text
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(20)
+            finally:
+                process.kill()
+                process.wait(10)
+            text = self._log.read_text()
+            assert text.count("Application shutdown complete") == self._starts, text
+            assert not re.search(r"ERROR|Traceback", text), text
+
+    def close(self) -> None:
+        try:
+            self.stop()
+        finally:
+            self._listener.close()
+
+    async def remember(self, texts: Sequence[str]) -> None:
+        """Put messages into its past. It must not run."""
+        app = make_app(self.database)
+        async with lifespan(app):
+            for text in texts:
+                said = {"by": "Eve", "text": text, "at": "2026-01-02T03:04:05Z"}
+                await app.state.consumers.broadcast("group", "said", said)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of the demo. The socket listens before the process starts, so that nobody has to wait for it."""
-    log = tmp_path_factory.mktemp("server") / "log"
-    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("w") as out:
-        port: int = listener.getsockname()[1]
-        fd = listener.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", SERVE, str(ROOT), str(fd)],
-            pass_fds=[fd],
-            cwd=ROOT,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
+    """The port of a demo that most tests share."""
+    demo = Demo(tmp_path_factory.mktemp("server"))
     try:
-        yield port
+        demo.start()
+        yield demo.port
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        finally:
-            process.kill()
-            process.wait(10)
-    text = log.read_text()
-    assert "Application shutdown complete" in text, text
-    assert not re.search(r"ERROR|Traceback", text), text
+        demo.close()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    """One for a test alone, that is not running yet."""
+    demo = Demo(tmp_path)
+    try:
+        yield demo
+    finally:
+        demo.close()
 
 
 class Cable:
@@ -138,6 +195,8 @@ class Visitor:
         self.log = page.get_by_role("log")
         self.state = page.locator("#state")
         self.people = page.locator("#people li")
+        self.messages = page.locator(".log:not([hidden]) .said .text")
+        self.typing = page.locator("#typing")
         self.notice = page.get_by_role("alert")
         self.banner = page.locator("#banner")
         self.counter = page.locator("#counter")
@@ -182,6 +241,15 @@ class Visitor:
         found = await self.log.inner_text()
         places = [found.rfind(line) for line in lines]
         assert places == sorted(places), found
+
+    async def still_reads(self, before: tuple[str, float]) -> None:
+        """The first line that is to be seen is the same, and where it was, but for what is rounded."""
+        text, place = await self.page.evaluate(READING)
+        assert (text, abs(place - before[1]) <= 1) == (before[0], True), (text, place, before)
+
+    async def sees_who_is_there(self, *names: str) -> None:
+        """These people and no others, in whichever order and with whatever is said of them."""
+        await expect(self.people).to_have_text([re.compile(rf"^{re.escape(name)}( |$)") for name in sorted(names)])
 
     async def sees_people(self, *names: str) -> None:
         await expect(self.people).to_have_text([re.compile(rf"^{re.escape(name)}$") for name in names])
@@ -357,45 +425,106 @@ async def test_the_room_for_two(house: House, screen: str) -> None:
     await bob.sees_people(f"Ada at the {screen}", "Bob you")
 
 
-async def test_the_group(house: House) -> None:
-    ada = await house.enter("Ada", "group")
-    bob = await house.enter("Bob", "group")
-    cleo = await house.enter("Cleo", "relay")
+async def test_the_group(house: House, screen: str) -> None:
+    # Who left just now has not gone yet, and nobody would be told that they came again.
+    anna, bert, carl = (f"{name} at the {screen}" for name in ("Anna", "Bert", "Carl"))
+    evening = f"Good evening from the {screen}"
+    ada = await house.enter(anna, "group")
+    bob = await house.enter(bert, "group")
+    cleo = await house.enter(carl, "relay")
     await cleo.go("Group")
-    await ada.sees("Bob came in.", "Cleo came in.")
-    await cleo.sees_people("Ada", "Bob", "Cleo you")
+    await ada.sees(f"{bert} came in.", f"{carl} came in.")
+    for visitor in (ada, bob, cleo):
+        await visitor.sees_who_is_there(anna, bert, carl)
 
-    await cleo.say("Good evening")
-    await ada.sees("Cleo came in.", "Good evening")
+    await cleo.say(evening)
+    await ada.sees(f"{carl} came in.", evening)
     await bob.press("Grumble")
     await expect(bob.notice).to_contain_text("Grumbling is not done here. You may stay, though.")
     await expect(bob.state).to_have_text("Connected")
     await bob.press("Misbehave")
     await expect(bob.state).to_have_text("Disconnected")
     await expect(bob.banner).to_contain_text("You have been shown out of the room.")
-    await ada.sees("Good evening", "Bob left.")
-    await ada.sees_people("Ada you", "Cleo")
+    await ada.sees(evening, f"{bert} left.")
+    await ada.sees_people(f"{anna} you", carl)
     await bob.press("Come back in")
     await expect(bob.state).to_have_text("Connected")
-    await cleo.sees_people("Ada", "Cleo you", "Bob")
+    await cleo.sees_people(anna, bert, f"{carl} you")
 
     await cleo.go("For two")
-    await ada.sees("Cleo left.")
+    await ada.say("Carl has gone")
+    await ada.sees(f"{carl} left.")
     await cleo.go("Group")
-    await cleo.sees("Good evening")
-    await cleo.sees_people("Ada", "Bob", "Cleo you")
-    await bob.page.reload()
-    await ada.sees_people("Ada you", "Cleo", "Bob")
+    await cleo.sees(evening, "While you were away", "Carl has gone", "One message came while you were away.")
+    await cleo.sees_people(anna, bert, f"{carl} you")
+    # A window more is nobody more, and a page that is loaded again has not been left.
+    other = await house.enter(anna, "group")
+    await cleo.sees_people(f"{anna} 2 windows", bert, f"{carl} you")
+    await other.page.reload()
+    await expect(other.state).to_have_text("Connected")
+    await other.sees(evening, "Carl has gone")
+    await cleo.say("Nobody has left")
+    for visitor in (ada, other):
+        await visitor.sees("Nobody has left")
+    await expect(ada.log.get_by_text(f"{anna} left.")).to_have_count(0)
+    await expect(cleo.log.get_by_text(f"{anna} left.")).to_have_count(0)
 
     await ada.press(ada.page.get_by_text("Frames on the wire"))
-    await expect(ada.page.locator("#frames li").first).to_contain_text('"event":"joined"')
+    await expect(ada.page.locator("#frames li").first).to_contain_text('"type":')
 
 
-@pytest.mark.parametrize(("screen", "room"), [("desk", "two"), ("phone", "group")])
-async def test_the_network_is_cut_and_comes_back(house: House, cable: Cable, room: str) -> None:
-    ada = await house.enter("Ada", room, port=cable.port)
-    bob = await house.enter("Bob", room)
-    await ada.sees_people("Ada you", "Bob")
+async def test_who_is_writing_and_what_is_private(house: House, screen: str) -> None:
+    anna, bert, carl = (f"{name} with a {screen}" for name in ("Anna", "Bert", "Carl"))
+    ada, bob, cleo = [await house.enter(name, "group") for name in (anna, bert, carl)]
+    await ada.sees_who_is_there(anna, bert, carl)
+    await bob.text.press_sequentially("Wh")
+    for visitor in (ada, cleo):
+        await expect(visitor.typing).to_have_text(f"{bert} is writing…")
+    await cleo.text.press_sequentially("I")
+    await expect(ada.typing).to_have_text(f"{bert} and {carl} are writing…")
+    await bob.say("What?")
+    await ada.sees("What?")
+    await expect(ada.typing).not_to_contain_text(bert)
+    # A hint ends by itself.
+    await expect(ada.typing).to_be_empty()
+    await expect(bob.typing).to_be_empty()
+    await cleo.text.fill("")
+
+    await ada.press(ada.button(bert))
+    await expect(ada.text).to_be_focused()
+    await expect(ada.page.locator("#private")).to_contain_text(f"Only {bert} gets this.")
+    await ada.say("Just for <b>you</b>")
+    for visitor, note in ((ada, f"You, only to {bert}"), (bob, f"{anna}, only to you")):
+        whispered = visitor.page.locator(".whispered")
+        await expect(whispered.locator(".text")).to_have_text("Just for <b>you</b>")
+        await expect(whispered).to_contain_text(note)
+    # What was begun for one does not become everybody's in another room, or on the way back.
+    await ada.text.fill("And this")
+    await ada.go("For two")
+    await expect(ada.page.locator("#private")).to_be_hidden()
+    await ada.go("Group")
+    await expect(ada.text).to_have_value("And this")
+    await expect(ada.page.locator("#private")).to_contain_text(f"Only {bert} gets this.")
+    await expect(ada.state).to_have_text("Connected")
+    await bob.go("For two")
+    await ada.sees_who_is_there(anna, carl)
+    await ada.press(ada.send)
+    await expect(ada.notice).to_contain_text("They have left. Nobody has got your message.")
+    await expect(ada.text).to_have_value("And this")
+    await ada.press("To everybody")
+    await expect(ada.text).to_be_focused()
+    await ada.say("To all")
+    await cleo.sees("What?", "To all")
+    await expect(cleo.page.locator(".whispered")).to_have_count(0)
+    await expect(cleo.log.get_by_text("And this")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("screen", "room"), [("desk", "two"), ("desk", "group"), ("phone", "group")])
+async def test_the_network_is_cut_and_comes_back(house: House, cable: Cable, room: str, screen: str) -> None:
+    anna, bert = f"Anna cut off from {room}, {screen}", f"Bert in {room}, {screen}"
+    ada = await house.enter(anna, room, port=cable.port)
+    bob = await house.enter(bert, room)
+    await ada.sees_people(f"{anna} you", bert)
     await ada.say("Before")
     await bob.sees("Before")
     await ada.text.fill("A thought that I")
@@ -405,28 +534,147 @@ async def test_the_network_is_cut_and_comes_back(house: House, cable: Cable, roo
     await expect(ada.state).to_have_text("Reconnecting…")
     await expect(ada.banner).to_contain_text("The connection was lost.")
     await expect(ada.send).to_have_attribute("aria-disabled", "true")
-    await bob.sees("Before", "Ada left.")
-    await bob.sees_people("Bob you")
+    await bob.sees("Before", f"{anna} left.")
+    await bob.sees_people(f"{bert} you")
     # One can write on, but not send.
     await ada.text.fill("A thought that I had")
     await ada.text.press("Enter")
     await expect(ada.notice).to_contain_text("Not connected yet. What you wrote is kept.")
     await ada.press("Try now")
     await expect(ada.state).to_have_text("Reconnecting…")
-    await bob.say("Nobody told Ada")
+    missed = [f"Missed at the {screen}: {number}" for number in (1, 2, 3)]
+    for text in missed:
+        await bob.say(text)
+        await bob.sees(text)
 
     await cable.mend()
     await expect(ada.state).to_have_text("Connected")
     await expect(ada.banner).to_be_hidden()
     ada.network_may_fail = False
-    await ada.sees("Before", "Connection lost.", "You are back.")
-    await bob.sees("Ada left.", "Nobody told Ada", "Ada came in.")
-    await ada.sees_people("Bob", "Ada you")
+    await bob.sees(f"{anna} left.", *missed, f"{anna} came in.")
+    await ada.sees_people(*sorted((f"{anna} you", bert)) if room == "group" else (bert, f"{anna} you"))
     await expect(ada.text).to_have_value("A thought that I had")
     await ada.press(ada.send)
-    await bob.sees("Ada came in.", "A thought that I had")
+    await bob.sees(f"{anna} came in.", "A thought that I had")
     await expect(ada.text).to_have_value("")
-    await expect(ada.log.get_by_text("Nobody told Ada")).to_have_count(0)
+    if room == "two":
+        await ada.sees("Before", "Connection lost.", "You are back.", "A thought that I had")
+        await expect(ada.log.get_by_text(missed[0])).to_have_count(0)
+        return
+    back = "You are back. 3 messages came while you were away."
+    await ada.sees("Before", "Connection lost.", "While you were away", *missed, back, "A thought that I had")
+    texts = await ada.messages.all_text_contents()
+    assert texts[-5:] == ["Before", *missed, "A thought that I had"]
+    for text in missed:
+        await expect(ada.messages.get_by_text(text)).to_have_count(1)
+    assert await ada.page.locator(".missed .text").all_text_contents() == missed
+
+
+async def test_a_restart_of_the_server_loses_nothing(house: House, demo: Demo, screen: str) -> None:
+    await asyncio.to_thread(demo.start)
+    ada = await house.enter("Ada", "group", port=demo.port)
+    await ada.say("Before the restart")
+    await ada.sees("Before the restart")
+    ada.network_may_fail = True
+    await asyncio.to_thread(demo.stop)
+    await expect(ada.state).to_have_text("Reconnecting…")
+    await demo.remember(["While it was down"])
+    await asyncio.to_thread(demo.start)
+    await expect(ada.state).to_have_text("Connected")
+    ada.network_may_fail = False
+    await ada.sees("Before the restart", "Connection lost.", "While you were away", "While it was down", "You are back.")
+    bob = await house.enter("Bob", "group", port=demo.port)
+    for visitor in (ada, bob):
+        await expect(visitor.messages).to_have_text(["Before the restart", "While it was down"])
+    await ada.press(ada.page.get_by_text("Frames on the wire"))
+    await bob.say("After it")
+    await ada.sees("You are back.", "After it")
+
+
+@pytest.mark.parametrize("screen", ["desk"])
+async def test_what_cannot_be_recovered_is_said_and_loaded_anew(house: House, demo: Demo) -> None:
+    await demo.remember(["Of the first life"])
+    await asyncio.to_thread(demo.start)
+    ada = await house.enter("Ada", "group", port=demo.port)
+    await expect(ada.messages).to_have_text(["Of the first life"])
+    ada.network_may_fail = True
+    await asyncio.to_thread(demo.stop)
+    for file in demo.database.parent.glob("chat.db*"):
+        file.unlink()
+    await demo.remember(["Of the second life"])
+    await asyncio.to_thread(demo.start)
+    await expect(ada.state).to_have_text("Connected")
+    ada.network_may_fail = False
+    await ada.sees("Of the second life", "Not everything could be delivered to you.")
+    await expect(ada.messages).to_have_text(["Of the second life"])
+
+    # More than is given to who comes back: the newest page, and what is between can be had by looking back.
+    ada.network_may_fail = True
+    await asyncio.to_thread(demo.stop)
+    await demo.remember([f"Number {number}" for number in range(1, 1102)])
+    await asyncio.to_thread(demo.start)
+    await expect(ada.state).to_have_text("Connected")
+    ada.network_may_fail = False
+    await ada.sees("Number 1072", "Number 1101")
+    await expect(ada.messages).to_have_count(30)
+    await ada.press("Older messages")
+    await expect(ada.messages).to_have_count(60)
+    await expect(ada.messages.first).to_have_text("Number 1042")
+
+
+READING = """() => {
+  const log = document.querySelector(".log:not([hidden])");
+  const top = log.getBoundingClientRect().top;
+  const line = [...log.querySelectorAll("li")].find((line) => line.getBoundingClientRect().top >= top);
+  return [line.querySelector(".text").textContent, line.getBoundingClientRect().top];
+}"""
+# What one reads just after one has scrolled there, before anything else can happen.
+SCROLL = f"(to) => {{ document.querySelector('.log:not([hidden])').scrollTop = to; return ({READING})(); }}"
+
+
+async def test_scrolling_back_loads_older_messages_and_nothing_jumps(house: House, demo: Demo, screen: str) -> None:
+    texts = [f"Message {number} " + "and more " * (number % 9) for number in range(1, 81)]
+    await demo.remember(texts)
+    await asyncio.to_thread(demo.start)
+    ada = await house.enter("Ada", "group", port=demo.port)
+    await ada.sees("You are in, as Ada.")
+    assert await ada.messages.all_text_contents() == texts[50:]
+    await expect(ada.messages.last).to_be_in_viewport()
+    await expect(ada.log.locator("time").first).to_contain_text("Jan")
+
+    # By scrolling up, as soon as the beginning is near.
+    await ada.page.evaluate(SCROLL, 200)
+    assert await ada.messages.count() == 30
+    reading = await ada.page.evaluate(SCROLL, 70)
+    await expect(ada.messages).to_have_count(60)
+    await ada.still_reads(reading)
+    assert await ada.messages.all_text_contents() == texts[20:]
+
+    # What is said meanwhile moves nothing either. Then with a keyboard at the desk, and to the very top on the phone.
+    older = ada.button("Older messages")
+    bob = await house.enter("Bob", "group", port=demo.port)
+    reading = await ada.page.evaluate(READING)
+    await bob.say("Now")
+    await expect(ada.messages).to_have_count(61)
+    await ada.still_reads(reading)
+    await expect(ada.button("New messages")).to_be_visible()
+    if screen == "desk":
+        await older.focus()
+        await expect(older).to_be_in_viewport()
+        reading = await ada.page.evaluate(READING)
+        await ada.page.keyboard.press("Enter")
+    else:
+        reading = await ada.page.evaluate(SCROLL, 0)
+    await expect(ada.messages).to_have_count(81)
+    await ada.still_reads(reading)
+    assert await ada.messages.all_text_contents() == [*texts, "Now"]
+    await expect(older).to_be_hidden()
+    await expect(ada.log.get_by_text("Nothing older is kept.")).to_have_count(1)
+    if screen == "desk":
+        await expect(ada.log).to_be_focused()
+    await ada.press("New messages")
+    await expect(ada.messages.last).to_be_in_viewport()
+    await expect(ada.button("New messages")).to_be_hidden()
 
 
 async def test_the_relay_comes_back_too(house: House, cable: Cable) -> None:
@@ -573,5 +821,13 @@ async def test_it_fits_the_screen_and_can_be_read_and_touched(
     await look(cleo, "two-full")
     for visitor in (ada, bob, cleo):
         await visitor.go("Group")
-    await ada.sees_people(f"{long_name} you", "Bob", "Cleo")
-    await look(ada, "group")
+    await ada.sees_people("Bob", "Cleo", f"{long_name} you")
+    await cleo.say(long_word)
+    await bob.press(bob.button(long_name))
+    await bob.say("Just for you")
+    await expect(ada.page.locator(".whispered")).to_be_visible()
+    await cleo.text.press_sequentially("W")
+    await ada.press(ada.button("Bob"))
+    await expect(ada.typing).to_have_text("Cleo is writing…")
+    for visitor, name in ((ada, "group"), (bob, "group-private")):
+        await look(visitor, name)

@@ -23,7 +23,8 @@ export class CallError extends Error {
  * - `state`: {state, code, reason, error}. State is "connecting", "open", "waiting" (it will try again) or "closed"
  *   (it will not). Code, reason and the error that the server closed with, if it was one, are of the socket that just
  *   ended.
- * - `event`: {event, group, data}, what the server broadcast.
+ * - `event`: {event, group, data, offset}, what the server sent; offset only in a group with history.
+ * - `notice`: {type, …}, what the server says of a group: `joined`, `gap` or `presence`.
  * - `text`: a frame, if `raw`.
  * - `frame`: {sent, text}, whatever goes over the wire.
  */
@@ -34,6 +35,7 @@ export class Connection extends EventTarget {
   #raw;
   #greeting;
   #heartbeat;
+  #positions;
   #socket = null;
   #calls = new Map();
   #lastId = 0;
@@ -49,13 +51,16 @@ export class Connection extends EventTarget {
    * @param raw frames are plain text, without the protocol.
    * @param greeting the event that says that one is in. A socket that opens may still be refused.
    * @param heartbeat the action that is called now and then to learn of a connection that died without a sign.
+   * @param positions group → {epoch, offset} of the last event that one has, in groups with history. Kept up to date
+   *   here, and what the server is asked to go on from.
    */
-  constructor(url, { raw = false, greeting = null, heartbeat = null } = {}) {
+  constructor(url, { raw = false, greeting = null, heartbeat = null, positions = new Map() } = {}) {
     super();
     this.#url = url;
     this.#raw = raw;
     this.#greeting = greeting;
     this.#heartbeat = heartbeat;
+    this.#positions = positions;
   }
 
   open() {
@@ -63,7 +68,11 @@ export class Connection extends EventTarget {
     this.#forget();
     this.#error = null;
     this.#change("connecting");
-    const socket = (this.#socket = new WebSocket(this.#url));
+    const url = new URL(this.#url);
+    for (const [group, { epoch, offset }] of this.#positions) {
+      url.searchParams.set(`recover.${group}`, `${epoch}:${offset}`);
+    }
+    const socket = (this.#socket = new WebSocket(url));
     socket.onopen = () => this.#greeting === null && this.#opened();
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => this.#lost(code, reason);
@@ -130,8 +139,15 @@ export class Connection extends EventTarget {
         call.resolve(frame.data);
       }
     } else if (frame.type === "event") {
+      const position = this.#positions.get(frame.group);
+      if (position !== undefined && frame.offset !== undefined) position.offset = frame.offset;
       if (frame.event === this.#greeting) this.#opened();
       this.#emit("event", frame);
+    } else if (frame.type === "joined") {
+      this.#positions.set(frame.group, { epoch: frame.epoch, offset: frame.offset });
+      this.#emit("notice", frame);
+    } else if (frame.type === "gap" || frame.type === "presence") {
+      this.#emit("notice", frame);
     } else if (frame.type === "error") {
       this.#error = frame.error;
     }
