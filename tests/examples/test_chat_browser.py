@@ -77,7 +77,8 @@ class Demo:
         self._starts += 1
         deadline = time.monotonic() + 30
         while (text := self._log.read_text()).count("Application startup complete") < self._starts:
-            assert self._process.poll() is None and time.monotonic() < deadline, text
+            assert self._process.poll() is None, text
+            assert time.monotonic() < deadline, text
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -582,7 +583,9 @@ async def test_a_restart_of_the_server_loses_nothing(house: House, demo: Demo, s
     await asyncio.to_thread(demo.start)
     await expect(ada.state).to_have_text("Connected")
     ada.network_may_fail = False
-    await ada.sees("Before the restart", "Connection lost.", "While you were away", "While it was down", "You are back.")
+    await ada.sees(
+        "Before the restart", "Connection lost.", "While you were away", "While it was down", "You are back."
+    )
     bob = await house.enter("Bob", "group", port=demo.port)
     for visitor in (ada, bob):
         await expect(visitor.messages).to_have_text(["Before the restart", "While it was down"])
