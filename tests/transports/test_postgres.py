@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -136,7 +137,11 @@ def watch(transport):
 # Messages
 
 
-@pytest.mark.parametrize("packet", [b"", b"text", bytes(range(256)), b"x" * MOST, os.urandom(MOST)])
+@pytest.mark.parametrize(
+    "packet",
+    [b"", b"text", bytes(range(256)), b"x" * MOST, random.Random(7).randbytes(MOST)],
+    ids=["empty", "text", "every byte", "as long as may be", "random"],
+)
 async def test_any_bytes_arrive_as_they_were_sent(transport, received, packet):
     await transport.subscribe("t")
     await transport.publish("t", packet)
