@@ -34,7 +34,6 @@ _ONCE = (
     "tests/history/test_sql.py",
     "tests/presence/test_processes.py",
     "tests/test_cli.py",
-    "tests/test_docs.py",
     "tests/throttling/",
     "tests/transports/test_cluster.py",
     "tests/transports/test_postgres.py",
@@ -50,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         callspec = getattr(item, "callspec", None)
         words = set(callspec.id.split("-")) if callspec is not None else set()
+        if item.nodeid.startswith("tests/test_docs.py"):
+            item.add_marker(pytest.mark.docs)
         if item.nodeid.startswith(_ONCE) or not words.isdisjoint(_ONCE_PARAMETERS):
             item.add_marker(pytest.mark.once)
 
