@@ -293,7 +293,11 @@ class Run:
             return None
 
     async def run(self) -> None:
-        with ValkeyServer() as broker, contextlib.ExitStack() as stack:
+        # By default it tries the same ports as every other one, which then start at the same time.
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with ValkeyServer(port=port) as broker, contextlib.ExitStack() as stack:
             settings = {"url": f"redis://127.0.0.1:{broker.port}?prefix={PREFIX}", "faults": self.faults}
             for number in range(2):
                 server = Server(self.folder / f"{number}.log", {**settings, "seed": self.seed + number})

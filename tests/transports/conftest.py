@@ -45,7 +45,7 @@ class Broker:
         self.socket = folder / "valkey.sock"
         self._folder = folder
         self._config = {"unixsocket": str(self.socket), "repl-diskless-sync-delay": 0, **config}
-        self._server = ValkeyServer(port=port, data_dir=folder, persist=True, config=self._config)
+        self._server = ValkeyServer(port=port or free_port(), data_dir=folder, persist=True, config=self._config)
         self._server.start()
         self.port = self._server.port
 
