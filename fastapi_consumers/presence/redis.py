@@ -196,6 +196,12 @@ _WRITE_COUNTS = (
     + """
 local known = redis.call('EXISTS', KEYS[1])
 local own = KEYS[1]
+-- By the time that readers go by: the key itself may outlast it by a moment.
+local lease = redis.call('ZSCORE', KEYS[2], ARGV[2])
+if not lease or tonumber(lease) <= now then
+  redis.call('DEL', own)
+  known = 0
+end
 -- Without a count it exists too: its lease is what it says.
 redis.call('HSET', own, '', '0')
 for i = 4, #ARGV, 2 do
