@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import pytest
@@ -27,10 +28,21 @@ def wait_until(holds: Callable[[], bool], timeout: float = 20.0) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
+    """A port that nobody listens on, nor on the one 10 000 above, which a cluster's node takes for itself.
+
+    Both lie below those that a system gives to outgoing connections. Chosen by the system's own randomness: other
+    processes that run these tests must not come to the same one.
+    """
+    for _ in range(100):
+        port = SystemRandom().randint(10_001, 21_999)
+        try:
+            with socket.socket() as one, socket.socket() as other:
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 10_000))
+        except OSError:
+            continue
         return port
+    raise OSError("no free port between 10 001 and 21 999")
 
 
 def admin(port: int, *command: Any) -> Any:
