@@ -2,37 +2,42 @@
 
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, cast
 
 from broadcaster import Broadcast
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
-from starlette.responses import Response
-from starlette.websockets import WebSocket, WebSocketState
 
 from .action_pagination import checked_pagination
+from .answering import answer_consumer_error
 from .authentication import TokenKeys, compile_authentications
 from .backends import HistoryBackend, history_backend, presence_store, rate_buckets
-from .codecs import encode_json
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem
 from .history import HistoryStore
-from .localization import Localization, localization_of
-from .options import LIMIT_NAMES, ExceptionHandler, Limits, limit_mistake
+from .localization import localization_of
+from .options import ExceptionHandler, Limits
 from .permissions import compile_permissions
 from .plan import Defaults
 from .presence import PresenceStore
-from .proxies import TrustedProxies
 from .routing import ChannelRoute, app_route, check_included, route_problems
 from .runtime import Consumers
-from .throttling import FAILURE_MODES, Buckets, FailureMode, Rate, compile_throttles, parse_rate
+from .settings import (
+    check_app,
+    check_options,
+    check_throttle_failure,
+    check_token_keys,
+    chosen_transport,
+    compiled,
+    connection_rates_of,
+    proxies_of,
+    throttles_of,
+)
+from .throttling import Buckets, FailureMode
 from .translations import Translations
 from .transports import Transport
-from .transports.broadcaster import BroadcasterTransport
-from .transports.urls import seconds_of, transport_of
-from .types import close_reason
+from .transports.urls import seconds_of
 
 
 def add_consumers(
@@ -119,37 +124,34 @@ def add_consumers(
         fix = "write add_consumers(app, channel_routes); for an APIRouter there is add_routes()"
         problem = Problem("bad-app", "add_consumers()", repr(app), "a FastAPI or Starlette application", fix)
         raise ImproperlyConfigured("add_consumers()", [problem])
-    problems = _check(app, limits)
+    problems = check_app(app, limits)
     flags = {"accept_refused": accept_refused, "direct_writes": direct_writes}
-    problems += _check_options(exception_handlers, allowed_origins, flags)
-    problems += _check_token_keys(query_token_key=query_token_key, cookie_token_key=cookie_token_key)
+    problems += check_options(exception_handlers, allowed_origins, flags)
+    problems += check_token_keys(query_token_key=query_token_key, cookie_token_key=cookie_token_key)
     language_keys = {"language_query_key": language_query_key, "language_cookie_key": language_cookie_key}
     mistakes: list[Problem] = []
     localization = localization_of(language, languages, translations, language_keys, mistakes)
     problems += [*mistakes, *route_problems(channel_routes, "")]
     defaults = Defaults(
-        authentications=_compiled(compile_authentications, authentication_classes, "authentication_classes", problems),
-        permissions=_compiled(compile_permissions, permission_classes, "permission_classes", problems),
-        throttles=_compiled(_throttles("app"), throttle_classes, "throttle_classes", problems),
-        connection_throttles=_compiled(
-            _throttles("app:connect"), connection_throttle_classes, "connection_throttle_classes", problems
+        authentications=compiled(compile_authentications, authentication_classes, "authentication_classes", problems),
+        permissions=compiled(compile_permissions, permission_classes, "permission_classes", problems),
+        throttles=compiled(throttles_of("app"), throttle_classes, "throttle_classes", problems),
+        connection_throttles=compiled(
+            throttles_of("app:connect"), connection_throttle_classes, "connection_throttle_classes", problems
         ),
         pagination=checked_pagination(pagination_class, "add_consumers()", problems),
         exception_handlers={} if problems else dict(exception_handlers or {}),
         allowed_origins=tuple(allowed_origins) if allowed_origins is not None else None,
         accept_refused=accept_refused,
         token_keys=TokenKeys(query_token_key, cookie_token_key),
-        trusted_proxies=_proxies(trusted_proxies, problems),
+        trusted_proxies=proxies_of(trusted_proxies, problems),
         limits=Limits() if problems else dataclasses.replace(Limits(), **limits),
         localization=localization,
     )
-    chosen = _transport(url, transport, broadcast, broker_timeout, problems)
+    chosen = chosen_transport(url, transport, broadcast, broker_timeout, problems)
     history, presence, buckets = HistoryBackend(None), None, None
-    connection_rates = _connection_rates(max_connection_rate, problems)
-    if throttle_failure not in FAILURE_MODES:
-        expected = f"one of {', '.join(map(repr, FAILURE_MODES))}"
-        fix = 'write throttle_failure="open"'
-        problems.append(Problem("bad-throttle-failure", "add_consumers()", repr(throttle_failure), expected, fix))
+    connection_rates = connection_rates_of(max_connection_rate, problems)
+    check_throttle_failure(throttle_failure, problems)
     if chosen is not None:
         try:
             # What is at the same server shares the transport's connections, and appending publishes there by itself.
@@ -190,147 +192,6 @@ def add_consumers(
     return consumers
 
 
-def _check_options(handlers: Any, origins: Any, flags: Mapping[str, Any]) -> list[Problem]:
-    """What type checkers see too, and what would otherwise fail late or, worse, let everybody in."""
-    problems: list[Problem] = []
-
-    def add(name: str, value: Any, expected: str, fix: str) -> None:
-        problems.append(Problem(f"bad-{name.replace('_', '-')}", "add_consumers()", repr(value), expected, fix))
-
-    if handlers is not None and not isinstance(handlers, Mapping):
-        add("exception_handlers", handlers, "a dict of exception class to function", "write {MyError: handler}")
-    for kind, handler in handlers.items() if isinstance(handlers, Mapping) else ():
-        if not (isinstance(kind, type) and issubclass(kind, Exception) and callable(handler)):
-            expected = "exception classes as keys, functions as values"
-            add("exception_handlers", {kind: handler}, expected, "write {MyError: handler}")
-    if origins is not None:
-        is_list = isinstance(origins, Sequence) and not isinstance(origins, str | bytes)
-        if not is_list or not all(isinstance(origin, str) for origin in origins):
-            add("allowed_origins", origins, "a list of origins as text", 'write ["https://example.com"]')
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            add(name, flag, "True or False", f"write {name}=True")
-    return problems
-
-
-def _check_token_keys(**keys: Any) -> list[Problem]:
-    return [
-        Problem(
-            f"bad-{name.replace('_', '-')}", "add_consumers()", repr(key), "a name, or None", f'write {name}="token"'
-        )
-        for name, key in keys.items()
-        if key is not None and not (isinstance(key, str) and key)
-    ]
-
-
-def _check(app: Any, limits: Mapping[str, Any]) -> list[Problem]:
-    problems: list[Problem] = []
-    found = getattr(app.state, "consumers", None)
-    if isinstance(found, Consumers):
-        problems.append(
-            Problem(
-                "consumers-added-twice",
-                "app.state.consumers",
-                "the Consumers of an earlier call",
-                "one call of add_consumers per application",
-                "put all routes into one call, or more of them on a router with add_routes()",
-            )
-        )
-    elif found is not None:
-        fix = "keep your own under another name"
-        problems.append(Problem("state-taken", "app.state.consumers", repr(found), "nothing of that name", fix))
-    for name, value in limits.items():
-        if name not in LIMIT_NAMES:
-            problems.append(
-                Problem(
-                    "unknown-argument",
-                    "add_consumers()",
-                    f"the argument {name!r}",
-                    f"one of its arguments, or a limit ({', '.join(LIMIT_NAMES)})",
-                    "look for a misspelling",
-                )
-            )
-        elif (expected := limit_mistake(name, value)) is not None:
-            problems.append(Problem("bad-limit", "add_consumers()", f"{name}={value!r}", expected, f"mend {name}"))
-    return problems
-
-
-def _throttles(scope: str) -> Callable[[Any], Any]:
-    return lambda entries: compile_throttles(entries, scope)
-
-
-def _compiled(
-    compile_all: Callable[[Any], tuple[Any, ...]], entries: Sequence[Any], name: str, problems: list[Problem]
-) -> tuple[Any, ...]:
-    try:
-        return compile_all(entries)
-    except (TypeError, ValueError) as error:
-        problems.append(
-            Problem(f"bad-{name.replace('_', '-')}", "add_consumers()", repr(entries), f"a list of {name}", str(error))
-        )
-        return ()
-
-
-def _proxies(networks: Any, problems: list[Problem]) -> TrustedProxies | None:
-    try:
-        return None if networks is None else TrustedProxies(networks)
-    except (TypeError, ValueError) as error:
-        expected = "a list of addresses and networks"
-        fix = f'write trusted_proxies=["10.0.0.0/8"]: {error}'
-        problems.append(Problem("bad-trusted-proxies", "add_consumers()", repr(networks), expected, fix))
-        return None
-
-
-def _connection_rates(rate: Any, problems: list[Problem]) -> tuple[Rate, ...]:
-    try:
-        return () if rate is None else parse_rate(rate)
-    except (AttributeError, TypeError, ValueError) as error:
-        expected = 'a rate such as "100/second"'
-        problems.append(Problem("bad-max-connection-rate", "add_consumers()", repr(rate), expected, str(error)))
-        return ()
-
-
-def _transport(
-    url: str,
-    transport: Transport | None,
-    broadcast: Broadcast | None,
-    broker_timeout: float | timedelta,
-    problems: list[Problem],
-) -> Transport | None:
-    if transport is not None and broadcast is not None:
-        problems.append(
-            Problem(
-                "two-transports", "add_consumers()", "transport= and broadcast=", "one of them", "leave one of them out"
-            )
-        )
-        return None
-    if transport is not None:
-        if isinstance(cast(object, transport), Transport):
-            return transport
-        problems.append(
-            Problem(
-                "bad-transport",
-                "add_consumers()",
-                repr(transport),
-                "an instance of Transport",
-                "derive it from Transport",
-            )
-        )
-        return None
-    try:
-        seconds = seconds_of(broker_timeout)
-        if broadcast is None:
-            return transport_of(url, broker_timeout=seconds)
-        if isinstance(cast(object, broadcast), Broadcast):
-            return BroadcasterTransport(broadcast, broker_timeout=seconds)
-    except ImproperlyConfigured as error:
-        problems.extend(error.problems)
-        return None
-    expected, fix = "a broadcaster.Broadcast", 'write broadcast=Broadcast("memory://")'
-    problems.append(Problem("bad-broadcast", "add_consumers()", repr(broadcast), expected, fix))
-    return None
-
-
 def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:
     inner = app.router.lifespan_context
 
@@ -348,31 +209,3 @@ def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:
                 await consumers.close_sockets()
 
     app.router.lifespan_context = lifespan
-
-
-async def answer_consumer_error(connection: HTTPConnection, error: Exception) -> Response | None:
-    """Handles a ``ConsumerError`` outside of consumers: HTTP is answered in JSON, a socket refused or closed."""
-    assert isinstance(error, ConsumerError)
-    if not isinstance(connection, WebSocket):
-        return _response(connection, error)
-    if connection.application_state is WebSocketState.CONNECTING and _can_deny(connection):
-        await connection.send_denial_response(_response(connection, error))
-    elif connection.application_state is not WebSocketState.DISCONNECTED:
-        await connection.close(error.close_code, close_reason(error.code))
-    return None
-
-
-def _response(connection: HTTPConnection, error: ConsumerError) -> Response:
-    consumers = getattr(getattr(connection.scope.get("app"), "state", None), "consumers", None)
-    localization = consumers.defaults.localization if isinstance(consumers, Consumers) else Localization()
-    language = localization.language_of(connection.scope, connection.scope.get("user"))
-    told = localization.translate(error, language)
-    headers = {**told.http_headers(), "content-language": language, "vary": "accept-language"}
-    return Response(encode_json({"error": told.body()}), told.http_status, headers, "application/json")
-
-
-def _can_deny(websocket: WebSocket) -> bool:
-    return "websocket.http.response" in (websocket.scope.get("extensions") or {})
-
-
-answer_consumer_error.is_default = True  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from .authentication import Lifetime, denial_headers
 from .codecs import encode_json
+from .denial import can_deny, deny
 from .exceptions import ConsumerError
 from .fanning import Member
 from .identity import ANONYMOUS
@@ -20,6 +21,7 @@ from .outbox import Outbox
 from .overflowing import Overflowing
 from .plan import Plan
 from .protocols import JSON_FRAMER
+from .socket_view import SocketView, no_receive
 from .types import CloseCode, Message, Receive, Scope, Send, close_reason
 
 logger = logging.getLogger(__name__)
@@ -28,9 +30,6 @@ T = TypeVar("T")
 
 #: Seconds that a close frame gets on a socket that was too slow for what it had to take.
 LAST_WORD_TIMEOUT = 1.0
-#: Turns of the event loop in which a refused socket closes. Uvicorn logs an error for each refusal if the application
-#: returns before (https://github.com/Kludex/uvicorn/pull/3138).
-REFUSAL_TURNS = 5
 
 
 class Interrupted(Exception):
@@ -124,7 +123,7 @@ class Connection:
     def websocket(self) -> WebSocket:
         """A Starlette ``WebSocket`` for reading headers, cookies and state. It cannot take frames from the consumer."""
         if self._websocket is None:
-            self._websocket = SocketView(self.scope, _no_receive, self._send_for_view)
+            self._websocket = SocketView(self.scope, no_receive, self._send_for_view)
             # Its websocket.connect has been received.
             self._websocket.client_state = WebSocketState.CONNECTED
             if self.is_accepted:
@@ -195,17 +194,10 @@ class Connection:
             return
         self._closing = self.is_closing = True
         self.close_code, self.close_reason = error.close_code, error.code
-        if "websocket.http.response" in (self.scope.get("extensions") or {}):
+        if can_deny(self.scope):
             body = encode_json({"error": told_to(self, error).body()})
-            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-            named = denial_headers(error, self.plan.authentications, self)
-            headers += [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
-            await self._try_send(
-                {"type": "websocket.http.response.start", "status": error.http_status, "headers": headers}
-            )
-            await self._try_send({"type": "websocket.http.response.body", "body": body})
-            for _ in range(REFUSAL_TURNS):
-                await asyncio.sleep(0)
+            headers = denial_headers(error, self.plan.authentications, self)
+            await deny(self._try_send, error.http_status, body, headers)
         else:
             await self._try_send({"type": "websocket.close", "code": error.close_code, "reason": error.code})
 
@@ -401,17 +393,6 @@ _REASONS: dict[int, str] = {
     CloseCode.TOO_MANY_REQUESTS: "too_many_requests",
     CloseCode.BAD_FRAMES: "bad_frames",
 }
-
-
-class SocketView(WebSocket):
-    """The socket as dependencies and actions see it."""
-
-
-async def _no_receive() -> Message:
-    raise RuntimeError(
-        "This WebSocket belongs to a consumer, which receives its frames. Read them in receive(), receive_json() or an "
-        "action; headers, cookies, the query and the state can be read here."
-    )
 
 
 def _bytes(value: str | bytes) -> bytes:
