@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -317,6 +318,19 @@ async def test_an_unusable_file_is_refused_at_the_start(tmp_path):
             await store.open()
         await store.close()
         assert [problem.code for problem in caught.value.problems] == ["history-refused"]
+
+
+def test_no_thread_outlives_a_start_that_failed(tmp_path):
+    """It would answer to an event loop that is closed, which pytest takes for a failure."""
+
+    async def start():
+        with pytest.raises(ImproperlyConfigured):
+            await SQLHistoryStore(f"sqlite:///{tmp_path}/missing/chat.db").open()
+
+    before = set(threading.enumerate())
+    for _ in range(30):
+        asyncio.run(start())
+    assert set(threading.enumerate()) == before
 
 
 async def test_tables_can_be_made_in_a_step_of_their_own(file):

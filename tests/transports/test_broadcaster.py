@@ -331,7 +331,7 @@ async def test_it_goes_on_trying_while_it_cannot_connect_or_subscribe(backend, t
         assert not transport.is_healthy
         backend.failing = set()
         await until(lambda: transport.is_healthy)
-    assert told == ["lost", ["t"], "lost", ["t"]]
+    await until(lambda: told == ["lost", ["t"], "lost", ["t"]])
     backend.failing = {"subscribe"}
     await transport.close()
 

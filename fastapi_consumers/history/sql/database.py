@@ -2,10 +2,13 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib import import_module
 from importlib.util import find_spec
+from threading import Thread
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import URL, event, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -53,6 +56,8 @@ class Database:
         #: could, they would wait for each other's streams.
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: Each connection of SQLite has one. Some end by themselves, after a connection that could not be made.
+        self._threads: WeakSet[Thread] = WeakSet()
         self._new_engine()  # Whatever is wrong with it shows now.
 
     async def open(self, tables: Tables, create_tables: bool) -> None:
@@ -63,6 +68,7 @@ class Database:
         try:
             await self.bounded(self._begin(tables, create_tables))
         except HistoryUnavailable as error:
+            await self.close()
             raise self._startup_error(error.__cause__) from error.__cause__
 
     async def close(self) -> None:
@@ -82,6 +88,15 @@ class Database:
                 await asyncio.wait_for(engine.dispose(), self.timeout)
             except FAILURES:
                 pass  # It does not answer, and is not needed any more.
+        await self._threads_end()
+
+    async def _threads_end(self) -> None:
+        """Wait for the threads of SQLite's connections: they answer to the event loop, which may be closed next."""
+        ends = time.monotonic() + self.timeout
+        for thread in filter(Thread.is_alive, tuple(self._threads)):
+            if (left := ends - time.monotonic()) <= 0:
+                return
+            await asyncio.to_thread(thread.join, left)
 
     async def bounded(self, work: Coroutine[Any, Any, T]) -> T:
         """The work's result. Raises ``HistoryUnavailable`` for what goes wrong with the database, and after
@@ -163,9 +178,21 @@ class Database:
             hide_parameters=True,
         )
         if self.is_sqlite:
+            event.listen(engine.sync_engine, "do_connect", self._before_connecting)
             event.listen(engine.sync_engine, "connect", _on_connect)
             event.listen(engine.sync_engine, "begin", _on_begin)
         return engine
+
+    def _before_connecting(self, dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
+        options["async_creator_fn"] = self._open_file
+
+    def _open_file(self, *arguments: Any, **options: Any) -> Any:
+        connection = import_module("aiosqlite").connect(*arguments, **options)
+        # Up to 0.21 a connection is its thread.
+        thread: Thread = getattr(connection, "_thread", connection)
+        thread.daemon = True
+        self._threads.add(thread)
+        return connection
 
     async def _begin(self, tables: Tables, create_tables: bool) -> None:
         while True:
