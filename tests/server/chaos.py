@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -258,13 +259,24 @@ class Run:
     """All of it, for some seconds. ``report`` says what came of it."""
 
     def __init__(
-        self, folder: Path, *, seconds: float, clients: int, rooms: int, writers: int, faults: float, seed: int
+        self,
+        folder: Path,
+        *,
+        seconds: float,
+        clients: int,
+        rooms: int,
+        writers: int,
+        faults: float,
+        seed: int,
+        expected: Sequence[str] = (),
     ) -> None:
         from tests.server import client
 
         self._connect, self.closed, self._refusal = client.connect, client.Closed, client.Refusal
         self.folder = folder
         self.seconds = seconds
+        #: What has to have happened before it may be calm, for as long as ``PATIENCE``: a slow machine has fewer events.
+        self.expected = expected
         self.rooms = [f"r{number}" for number in range(rooms)]
         self.faults = faults
         self.seed = seed
@@ -320,7 +332,7 @@ class Run:
         ]
         tasks = [*living, *writing, *harming]
         try:
-            while time.monotonic() < ends:
+            while time.monotonic() < ends or not await self._has_happened(ends + PATIENCE):
                 done, _ = await asyncio.wait(tasks, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
@@ -339,9 +351,18 @@ class Run:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        self.counts += await self._server_counts()
+
+    async def _has_happened(self, deadline: float) -> bool:
+        counts = self.counts + await self._server_counts()
+        return all(counts[name] for name in self.expected) or time.monotonic() > deadline
+
+    async def _server_counts(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
         for server in self.servers:
-            for name, count in server.ask("GET", "/state").items():
-                self.counts[f"servers: {name}"] += count
+            state = await asyncio.to_thread(server.ask, "GET", "/state")
+            counts.update({f"servers: {name}": count for name, count in state.items()})
+        return counts
 
     async def _settle(self) -> None:
         deadline = time.monotonic() + PATIENCE
