@@ -34,6 +34,8 @@ _ONCE = (
     "tests/history/test_sql.py",
     "tests/presence/test_processes.py",
     "tests/test_cli.py",
+    "tests/test_streams_oracle.py",
+    "tests/testing/test_plugin.py",
     "tests/throttling/",
     "tests/transports/test_cluster.py",
     "tests/transports/test_postgres.py",

@@ -275,7 +275,7 @@ class Run:
         self._connect, self.closed, self._refusal = client.connect, client.Closed, client.Refusal
         self.folder = folder
         self.seconds = seconds
-        #: What has to have happened before it may be calm, for as long as ``PATIENCE``: a slow machine has fewer events.
+        #: What has to have happened before it may be calm, within ``PATIENCE``: on a slow machine less happens.
         self.expected = expected
         self.rooms = [f"r{number}" for number in range(rooms)]
         self.faults = faults
