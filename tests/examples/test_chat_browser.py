@@ -534,8 +534,11 @@ async def test_the_network_is_cut_and_comes_back(house: House, cable: Cable, roo
     ada = await house.enter(anna, room, port=cable.port)
     bob = await house.enter(bert, room)
     await ada.sees_people(f"{anna} you", bert)
-    await ada.say("Before")
-    await bob.sees("Before")
+    before, thought = f"Before, {room} {screen}", f"A thought at the {screen}"
+    await ada.say(before)
+    # Her own too: if the network were cut before, it would be one more that she missed.
+    for visitor in (ada, bob):
+        await visitor.sees(before)
     await ada.text.fill("A thought that I")
 
     ada.network_may_fail = True
@@ -543,10 +546,10 @@ async def test_the_network_is_cut_and_comes_back(house: House, cable: Cable, roo
     await expect(ada.state).to_have_text("Reconnecting…")
     await expect(ada.banner).to_contain_text("The connection was lost.")
     await expect(ada.send).to_have_attribute("aria-disabled", "true")
-    await bob.sees("Before", f"{anna} left.")
+    await bob.sees(before, f"{anna} left.")
     await bob.sees_people(f"{bert} you")
     # One can write on, but not send.
-    await ada.text.fill("A thought that I had")
+    await ada.text.fill(thought)
     await ada.text.press("Enter")
     await expect(ada.notice).to_contain_text("Not connected yet. What you wrote is kept.")
     await ada.press("Try now")
@@ -562,18 +565,18 @@ async def test_the_network_is_cut_and_comes_back(house: House, cable: Cable, roo
     ada.network_may_fail = False
     await bob.sees(f"{anna} left.", *missed, f"{anna} came in.")
     await ada.sees_people(*sorted((f"{anna} you", bert)) if room == "group" else (bert, f"{anna} you"))
-    await expect(ada.text).to_have_value("A thought that I had")
+    await expect(ada.text).to_have_value(thought)
     await ada.press(ada.send)
-    await bob.sees(f"{anna} came in.", "A thought that I had")
+    await bob.sees(f"{anna} came in.", thought)
     await expect(ada.text).to_have_value("")
     if room == "two":
-        await ada.sees("Before", "Connection lost.", "You are back.", "A thought that I had")
+        await ada.sees(before, "Connection lost.", "You are back.", thought)
         await expect(ada.log.get_by_text(missed[0])).to_have_count(0)
         return
     back = "You are back. 3 messages came while you were away."
-    await ada.sees("Before", "Connection lost.", "While you were away", *missed, back, "A thought that I had")
+    await ada.sees(before, "Connection lost.", "While you were away", *missed, back, thought)
     texts = await ada.messages.all_text_contents()
-    assert texts[-5:] == ["Before", *missed, "A thought that I had"]
+    assert texts[-5:] == [before, *missed, thought]
     for text in missed:
         await expect(ada.messages.get_by_text(text)).to_have_count(1)
     assert await ada.page.locator(".missed .text").all_text_contents() == missed
