@@ -31,7 +31,7 @@ async def _history(consumer: Any, data: Any) -> Any:
     if group not in consumer.group_names:
         raise PermissionDenied(_("Only a member of this group can read its history."), code="not_a_member")
     paginator = pagination_for_streams(consumer.connection.plan.pagination, CursorPagination)
-    return await paginator.paginate(consumer.consumers.history(group), data)
+    return await paginator.paginate(consumer._visible(consumer.consumers.history(group)), data)
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -56,6 +56,8 @@ class Connection:
         self.user: Any = ANONYMOUS
         self.auth: Any = None
         self.lifetime = Lifetime()
+        #: The groups without which there would be no connection.
+        self.handshake_groups: Sequence[str] = ()
         #: Whether its first message is to say who it is, so that nobody else may look into what it sends.
         self.awaits_token = False
         self.subprotocol: str | None = None

@@ -25,6 +25,7 @@ from .localization import told_to
 from .mailbox import Mailbox
 from .messages import Frame, Notice, Reply, Request
 from .permissions import check_permissions
+from .permitting import acting
 from .plan import ActionPlan
 from .protocols import Framer, Reader
 from .throttling import check_throttles
@@ -193,6 +194,10 @@ class Dispatcher:
             await check_permissions(permissions, self._consumer, action)
 
     async def _run(self, plan: ActionPlan, request: Request) -> None:
+        with acting(self._consumer, plan) if plan.acts else nullcontext():
+            await self._run_action(plan, request)
+
+    async def _run_action(self, plan: ActionPlan, request: Request) -> None:
         action = plan.action
         await self._check(plan, action)
         if not action.enabled:

@@ -5,6 +5,7 @@ Used by the hub, which says who they are and in which order packets come.
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from pydantic_core import from_json
@@ -12,6 +13,7 @@ from pydantic_core import from_json
 from .backlog import Droppable
 from .messages import Event, Frame, Notice
 from .packets import BadPacket, Packet
+from .permissions import Delivery
 from .protocols import Framer
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,9 @@ MAX_HELD = 4096
 class Member:
     """One consumer as the hub sees it: where its frames go and how they are made."""
 
-    __slots__ = ("channel", "close", "consumer", "framer", "has_left", "max_topics", "push", "receive", "topics")
+    __slots__ = (
+        "channel", "close", "consumer", "framer", "has_left", "max_topics", "permits", "push", "receive", "topics",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -43,13 +47,15 @@ class Member:
         self.framer: Framer | None = None
         #: The consumer, once there is one.
         self.consumer: Any = None
+        #: Whether an event of a group is for it; ``None``: all are. Set before it joins anything, and never changed.
+        self.permits: Callable[[Delivery], bool] | None = None
         self.push = push
         self.receive = receive
         self.close = close
 
     def detach(self) -> None:
         """Hold nothing of its connection any more, and take nothing. Called once it has left everything for good."""
-        self.consumer = None
+        self.consumer = self.permits = None
         self.push = self.receive = self.close = _nothing
 
 
@@ -119,8 +125,15 @@ class Fanning:
         else:
             self._single = _frame_of(packet)
 
-    def hand_over(self, members: Iterable[Member]) -> None:
+    def hand_over(self, members: Iterable[Member], *, filtering: int = 0) -> None:
+        """Give it to these members.
+
+        Args:
+            filtering: how many of them, or of others, have a say in what they are given; 0 if none has.
+        """
         packet = self._packet
+        if filtering and self._group is not None:
+            members = self._permitted(members, self._group)
         if packet.exclude is not None:
             members = self._without(packet.exclude, members)
         if self._event is not None:
@@ -139,6 +152,29 @@ class Fanning:
         else:
             for member in tuple(members):
                 member.close(*self._closing)
+
+    def _permitted(self, members: Iterable[Member], group: str) -> list[Member]:
+        """Those whose permissions let them have it, each asked once."""
+        if self._event is None and self._single is None:
+            return list(members)
+        delivery = delivery_of(self._packet, group, self._offset)
+        permitted, failures = [], 0
+        for member in members:
+            is_permitted = member.permits is None
+            if member.permits is not None:
+                try:
+                    is_permitted = member.permits(delivery)
+                except Exception:
+                    failures += 1
+                    if failures == 1:  # One event, one traceback, however many there are that it fails for.
+                        logger.exception("a delivery permission failed on %r: it is withheld", delivery)
+            if is_permitted:
+                permitted.append(member)
+            elif self._late and member.channel in self._late:
+                self._is_due(member, self._late, None)
+        if failures > 1:
+            logger.error("a delivery permission failed on %r for %d members", delivery, failures)
+        return permitted
 
     def _without(self, channel: str, members: Iterable[Member]) -> list[Member]:
         others = []
@@ -189,6 +225,13 @@ class Fanning:
         except Exception:
             logger.exception("the event %r could not be encoded; members with this encoding miss it", self._packet.name)
             return None, droppable
+
+
+def delivery_of(packet: Packet, group: str, offset: int | None) -> Delivery:
+    """The packet, as the permissions of those it may go to see it."""
+    if packet.kind == "event":
+        return Delivery(packet.name, group, partial(from_json, packet.data), offset)
+    return Delivery("", group, packet.data.decode if packet.kind == "text" else partial(bytes, packet.data), offset)
 
 
 def tell(members: Iterable[Member], notice: Notice, late: Late | None = None) -> None:

@@ -31,11 +31,13 @@ FAN_OUT_CHUNK = 512
 class _Topic:
     """The members of one topic in this process."""
 
-    __slots__ = ("_snapshot", "last", "lock", "members", "serving", "stream", "subscribed")
+    __slots__ = ("_snapshot", "filtering", "last", "lock", "members", "serving", "stream", "subscribed")
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
         self.subscribed = False
+        #: How many members have a say in what they are given.
+        self.filtering = 0
         #: Held while the topic is subscribed or unsubscribed at the transport.
         self.lock = asyncio.Lock()
         #: Done when the last one has ended of the fan-outs that let others run in between. None overtakes another.
@@ -48,13 +50,17 @@ class _Topic:
 
     def add(self, member: Member) -> None:
         self.members[member.channel] = member
+        self.filtering += member.permits is not None
         self._snapshot = None
 
     def remove(self, member: Member) -> bool:
         self._snapshot = None
         if self.stream is not None:
             self.stream.late.pop(member.channel, None)
-        return self.members.pop(member.channel, None) is not None
+        if self.members.pop(member.channel, None) is None:
+            return False
+        self.filtering -= member.permits is not None
+        return True
 
     def snapshot(self) -> tuple[Member, ...]:
         if self._snapshot is None:
@@ -321,7 +327,7 @@ class Hub:
                 return
             members = found.snapshot()
             if len(members) <= FAN_OUT_CHUNK and found.serving is None:
-                fanning.hand_over(members)
+                fanning.hand_over(members, filtering=found.filtering)
             else:
                 await self._fan_out(found, fanning)
         except BadPacket as error:
@@ -330,7 +336,7 @@ class Hub:
     async def _hand_on(self, found: _Topic, fanning: Fanning) -> None:
         members = found.snapshot()
         if len(members) <= FAN_OUT_CHUNK and found.serving is None:
-            fanning.hand_over(members)
+            fanning.hand_over(members, filtering=found.filtering)
         else:
             await self._fan_out(found, fanning)
 
@@ -372,7 +378,7 @@ class Hub:
                 chunk = members[start : start + FAN_OUT_CHUNK]
                 if found.snapshot() is not members:  # Somebody left meanwhile: nothing more for them.
                     chunk = tuple(member for member in chunk if found.members.get(member.channel) is member)
-                fanning.hand_over(chunk)
+                fanning.hand_over(chunk, filtering=found.filtering)
         finally:
             done.set_result(None)
             if found.serving is done:

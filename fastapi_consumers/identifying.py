@@ -21,6 +21,7 @@ from .identity import user_id
 from .inbox import Disconnected
 from .messages import Request
 from .permissions import check_permissions
+from .permitting import check_groups_again
 from .stepping import settled
 from .texts import gettext_lazy as _
 from .types import CloseCode
@@ -114,7 +115,8 @@ async def refresh(consumer: Any, token: str) -> dict[str, Any]:
     """Put a new credential of the same user in the place of the old one, and ask the permissions again.
 
     Raises ``NotAuthenticated`` for one that is not good, ``PermissionDenied`` with the code ``user_changed`` for
-    another user's; then nothing has changed. What the permissions raise closes the socket.
+    another user's; then nothing has changed. What the permissions raise closes the socket. A group that the client
+    joined later, and may not be in with this credential, is left, and the client is told.
     """
     connection: Connection = consumer.connection
     takers = (way for way in connection.plan.authentications if way.takes_tokens)
@@ -130,6 +132,7 @@ async def refresh(consumer: Any, token: str) -> dict[str, Any]:
         await connection.consumers.hub.leave(token_topic(old.token_id), connection.member)
     try:
         await check_permissions(connection.plan.permissions, consumer)
+        await check_groups_again(consumer)
     except Exception as failure:
         # A copy: a permission, or a handler, may raise one and the same error each time.
         error = copy.copy(await connection.dispatcher.explain(failure, "a permission"))

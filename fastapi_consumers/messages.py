@@ -45,9 +45,9 @@ class Event(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """What the framework itself says: ``joined``, ``presence``, ``gap``, ``closing``, ``error``."""
+    """What the framework itself says: ``joined``, ``left``, ``presence``, ``gap``, ``closing``, ``error``."""
 
-    type: Literal["joined", "presence", "gap", "closing", "error"]
+    type: Literal["joined", "left", "presence", "gap", "closing", "error"]
     fields: dict[str, Any]
 
 

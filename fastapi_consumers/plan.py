@@ -15,7 +15,7 @@ from .messages import Frame, bytes_frame, text_frame
 from .metaclass import resolve
 from .options import ConsumerOptions, ExceptionHandler, Limits
 from .pagination import BasePagination, CursorPagination, pagination_for_streams
-from .permissions import BasePermission
+from .permissions import BasePermission, asked_about, asked_at_all, depends_on_action
 from .protocols import (
     JSON_FRAMER,
     JSON_SUBPROTOCOL,
@@ -55,7 +55,8 @@ class Defaults:
 class ActionPlan:
     """An action with the policies in force for it.
 
-    ``direct``: nothing but policies stands between the frame and the call; ``guarded``: policies do.
+    ``direct``: nothing but policies stands between the frame and the call; ``guarded``: policies do. ``objects`` and
+    ``groups``: what is asked about these while it runs; ``acts``: it matters which action that is.
     """
 
     action: Action
@@ -63,6 +64,9 @@ class ActionPlan:
     throttles: tuple[BaseThrottle, ...]
     direct: bool
     guarded: bool
+    objects: tuple[BasePermission, ...] = ()
+    groups: tuple[BasePermission, ...] = ()
+    acts: bool = False
 
 
 class Plan:
@@ -74,7 +78,12 @@ class Plan:
         self.options = options
         self.limits = dataclasses.replace(defaults.limits, **options.limits)
         self.authentications = _choose(options.authentications, defaults.authentications)
-        self.permissions = _choose(options.permissions, defaults.permissions)
+        self._permissions = _choose(options.permissions, defaults.permissions)
+        #: What is asked at connect and before each action, about groups, about objects, and about each event.
+        self.permissions = asked_at_all(self._permissions)
+        self.groups = asked_about(self._permissions, "has_group_permission")
+        self.objects = asked_about(self._permissions, "has_object_permission")
+        self.deliveries = asked_about(self._permissions, "has_delivery_permission")
         self.throttles = _choose(options.throttles, defaults.throttles)
         self.connection_throttles = _choose(options.connection_throttles, defaults.connection_throttles)
         self.pagination = options.pagination if options.pagination is not None else defaults.pagination
@@ -114,10 +123,15 @@ class Plan:
     fallback: Framer = JSON_FRAMER
 
     def _plan_action(self, name: str, action: Action) -> ActionPlan:
-        permissions = (*self.permissions, *self.options.action_permissions.get(name, ()))
+        own = self.options.action_permissions.get(name, ())
+        permissions = (*self.permissions, *asked_at_all(own))
+        objects = (*self.objects, *asked_about(own, "has_object_permission"))
+        groups = (*self.groups, *asked_about(own, "has_group_permission"))
+        acts = objects != self.objects or groups != self.groups or depends_on_action((*objects, *groups))
         throttles = self.options.action_throttles.get(name, ())
-        direct = action.plain and action.enabled and not action.deprecated and not action.concurrent
-        return ActionPlan(action, permissions, throttles, direct, bool(permissions or throttles or self.throttles))
+        direct = action.plain and action.enabled and not (action.deprecated or action.concurrent or acts)
+        guarded = bool(permissions or throttles or self.throttles)
+        return ActionPlan(action, permissions, throttles, direct, guarded, objects, groups, acts)
 
     @property
     def own_codec(self) -> bool:

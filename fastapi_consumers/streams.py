@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .backlog import UNCOUNTED
 from .exceptions import ConsumerError
-from .fanning import Fanning, Held, Member, gap_frame
+from .fanning import Fanning, Held, Member, delivery_of, gap_frame
 from .history import History, HistoryStore, Stored
 from .messages import Event, Frame, Notice, Position
 from .packets import BadPacket, decode_packet
@@ -170,7 +170,7 @@ class Streams:
         if missed is not None:
             for entry in missed[0]:
                 excluded, frame = self._frame_of(stream, framer, entry)
-                if excluded != member.channel:
+                if excluded != member.channel and (member.permits is None or self._is_for(member, stream, entry)):
                     member.push(frame, UNCOUNTED)
             end = missed[1]
         for offset, held_frame in held.frames:
@@ -234,6 +234,19 @@ class Streams:
                 self._forget_frames()
             stream.frames[key] = found
         return found
+
+    def _is_for(self, member: Member, stream: Stream, entry: Stored) -> bool:
+        """Whether a member whose permissions are to be asked gets an old event."""
+        assert member.permits is not None
+        try:
+            return member.permits(delivery_of(decode_packet(entry.packet), stream.group, entry.offset))
+        except BadPacket:
+            return True  # It is told that there is a gap.
+        except Exception:
+            logger.exception(
+                "a delivery permission failed on event %d of %r: it is withheld", entry.offset, stream.group
+            )
+            return False
 
     def _forget_frames(self) -> None:
         for stream in self._streams.values():

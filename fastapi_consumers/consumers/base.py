@@ -17,6 +17,7 @@ from ..layer import ChannelLayer
 from ..messages import Position, bytes_frame, text_frame
 from ..metaclass import ConsumerMeta, register_handler
 from ..options import ConsumerOptions
+from ..permitting import check_group_of, check_object, join_if_permitted
 from ..runtime import Consumers
 from ..streams import Recovery
 from ..types import CloseCode, check_close_code
@@ -240,15 +241,37 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
             code = CloseCode.NORMAL if self._connection.is_accepted else CloseCode.FORBIDDEN
         await self._connection.close(check_close_code(code), reason or "")
 
+    # -- permissions -----------------------------------------------------------------------------------------------
+
+    async def check_object_permissions(self, obj: Any) -> None:
+        """Raise unless the client may do this with ``obj``. To be called from an action, once it has the object.
+
+        Asks ``has_object_permission`` of the consumer's permissions, then of the running action's. Raises
+        ``PermissionDenied``, or what the permission that refuses answers with.
+        """
+        await check_object(self, obj)
+
+    async def check_group_permissions(self, group: str) -> None:
+        """Raise unless the client may join ``group``. Every join asks this by itself.
+
+        Asks ``has_group_permission`` of the consumer's permissions, then of the running action's. Raises as
+        :meth:`check_object_permissions` does, and ``InvalidGroup``.
+        """
+        await check_group_of(self, group)
+
     # -- groups ----------------------------------------------------------------------------------------------------
 
     async def _add(self, group: str) -> bool:
         """Become a member and nothing else, within the limits; ``False`` if it was one already."""
         connection = self._connection
-        return await self.consumers.membership.join(group, connection.member, connection.plan.limits)
+        membership, limits = self.consumers.membership, connection.plan.limits
+        return await join_if_permitted(self, group, lambda: membership.join(group, connection.member, limits))
 
     async def _join(self, group: str, recover: Position | None = None, *, recovers: bool = False) -> bool:
-        """Become a member; ``False`` if it was one already. ``recovers``: it asks for recovery, ``recover`` or not."""
+        """Become a member; ``False`` if it was one already. ``recovers``: it asks for recovery, ``recover`` or not.
+
+        The permissions have been asked.
+        """
         connection, limits = self._connection, self._connection.plan.limits
         history, recovery = connection.plan.options.history, None
         if history is not None:

@@ -8,6 +8,7 @@ from ..groups import check_group
 from ..history import History, HistorySlice
 from ..messages import Position
 from ..packets import Packet
+from ..permitting import join_if_permitted, sift
 from ..presence import Presence
 from ..recoveries import is_position
 from ..texts import gettext_lazy as _
@@ -79,12 +80,13 @@ class GroupConsumer(JSONConsumer, abstract=True):
 
         In ``connect()``, before the socket is accepted, ``on_join`` waits until it is.
 
-        Raises ``InvalidGroup``, ``TooManyGroups`` beyond ``max_groups``, ``GroupFull`` beyond ``max_connections``,
-        ``BrokerUnavailable``, and ``TypeError`` if ``recover`` is no position. One that is of no use raises nothing.
+        Raises what a permission that defines ``has_group_permission`` refuses with, ``InvalidGroup``, ``TooManyGroups``
+        beyond ``max_groups``, ``GroupFull`` beyond ``max_connections``, ``BrokerUnavailable``, and ``TypeError`` if
+        ``recover`` is no position. One that is of no use raises nothing.
         """
         if recover is not None and not is_position(recover):
             raise TypeError(f"recover is {recover!r}; expected a Position of an epoch and a whole number.")
-        if not await self._join(group, recover):
+        if not await join_if_permitted(self, group, lambda: self._join(group, recover)):
             return False
         if self._connection.is_accepted:
             try:
@@ -111,10 +113,13 @@ class GroupConsumer(JSONConsumer, abstract=True):
     ) -> HistorySlice:
         """Events of the past: those with ``after < offset < before``, the first ``limit`` of them in that order.
 
-        Raises ``NotFound`` for a group without history, otherwise as :meth:`GroupHistory.read` does.
+        Those are left out that ``has_delivery_permission`` keeps from this consumer's client, so that there may be
+        fewer. Raises ``NotFound`` for a group without history, otherwise as :meth:`GroupHistory.read` does.
         """
-        history = self.consumers.history(self._default_group() if group is None else group)
-        return await history.read(after=after, before=before, limit=limit, newest_first=newest_first)
+        group = self._default_group() if group is None else group
+        history = self.consumers.history(group)
+        found = await history.read(after=after, before=before, limit=limit, newest_first=newest_first)
+        return sift(self, group, found)
 
     async def get_connection_count(self, group: str | None = None) -> int:
         """How many connections are in a group, as ``Consumers.get_connection_count`` has it."""

@@ -23,6 +23,7 @@ from ..pagination import (
     PageParams,
     pagination_for,
 )
+from ..permitting import visible
 from ..protocols import MSGPACK_SUBPROTOCOL
 from ..serializers import ResponseSerializer
 from ..texts import gettext_lazy as _
@@ -121,13 +122,18 @@ class JSONConsumer(Consumer, abstract=True):
         by other parameters than these is passed over for the one that they belong to.
 
         Args:
-            source: a sequence, an async iterable, a ``select()`` of SQLAlchemy, or a stream: see
+            source: a sequence, an async iterable, a ``select()`` of SQLAlchemy, or a stream, of which those events are
+                left out that ``has_delivery_permission`` keeps from this client: see
                 :meth:`BasePagination.paginate() <fastapi_consumers.pagination.BasePagination.paginate>`, also for
                 what is raised.
             params: what the client sent: an instance of the pagination class's ``Params``.
             session: for a ``select()``.
         """
+        source = self._visible(source)
         return await pagination_for(params, self._connection.plan.pagination).paginate(source, params, session=session)
+
+    def _visible(self, source: Any) -> Any:
+        return visible(self, source)
 
     @classmethod
     def action(

@@ -27,6 +27,7 @@ from ..identity import CLIENT_KEY, is_authenticated
 from ..inbox import Disconnected, TooBig
 from ..origins import is_allowed_origin
 from ..permissions import check_permissions
+from ..permitting import delivery_filter
 from ..recoveries import Recoveries
 from ..runtime import Consumers
 from ..stepping import Resumed, settled
@@ -141,6 +142,7 @@ class _Life:
             consumer._connection = connection
             consumer._groups = {}
             connection.member.consumer = consumer
+            connection.member.permits = delivery_filter(connection, consumer)
             if "on_overflow" in plan.options.overridden:
                 connection.overflowing.hook = consumer.on_overflow
             connection.dispatcher = Dispatcher(
@@ -244,14 +246,18 @@ class _Life:
         """Become a member before the socket is accepted: whoever is accepted hears everything from then on."""
         await join_own_topics(self.connection)
         groups = list(self._groups if self._groups is not None else await settled(consumer.get_groups()))
+        self.connection.handshake_groups = groups
         recoveries = Recoveries(self.connection.scope, groups)
-        for group in groups:
-            try:
+        try:
+            # All of them first: a handshake that is refused leaves no trace in any group.
+            for group in dict.fromkeys(groups):
+                await consumer.check_group_permissions(group)
+            for group in groups:
                 recover, recovers = recoveries.of(group)
                 await consumer._join(group, recover, recovers=recovers)
-            except InvalidGroup as error:
-                logger.warning("%s cannot join a group: %s", type(consumer).__qualname__, error)
-                raise
+        except InvalidGroup as error:
+            logger.warning("%s cannot join a group: %s", type(consumer).__qualname__, error)
+            raise
 
     async def _enter(self, consumer: "Consumer") -> None:
         if "lifespan" in self.connection.plan.options.overridden and consumer.lifespan is not None:

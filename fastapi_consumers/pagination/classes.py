@@ -38,7 +38,7 @@ class CursorPagination(BasePagination):
         found = await source.read(cursor.key, size + 1, backward=cursor.backward)
         if params.cursor is not None:
             _check_mark(cursor, found.mark)
-        results = found.results[:size]
+        results = source.shown(found.results[:size])
         onward = _onward(cursor, found, size)
         # Where this page was come to from. A page that begins at an end, of either side, has nothing there.
         back = (

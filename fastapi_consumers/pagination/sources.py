@@ -64,6 +64,10 @@ class KeysetSource(ABC):
         Without a key: from the beginning on, or ``backward`` from the end.
         """
 
+    def shown(self, results: list[Any]) -> list[Any]:
+        """What a page has of these results, which may be fewer: all of them, but for an override."""
+        return results
+
 
 class CountedSource(ABC):
     """A listing with a length, of which any part can be read."""
@@ -116,6 +120,10 @@ class StreamSource(KeysetSource):
     def __init__(self, stream: Pageable, *, newest_first: bool) -> None:
         self._stream = stream
         self._newest_first = newest_first
+
+    def shown(self, results: list[Any]) -> list[Any]:
+        """Without those that are ``withheld``: they hold a place, and nothing else is to be known of them."""
+        return [event for event in results if not getattr(event, "withheld", False)]
 
     async def read(self, key: tuple[Any, ...] | None, limit: int, *, backward: bool) -> Keyed:
         downwards = self._newest_first is not backward
