@@ -20,7 +20,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.websockets import WebSocket
 
-from .exceptions import ConsumerError, InvalidData, http_error
+from .exceptions import ConsumerError, InvalidData
+from .http_errors import http_error
 
 MAX_DETAILS = 20
 

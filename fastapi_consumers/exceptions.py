@@ -21,22 +21,23 @@
         ├── NotAuthenticated             "not_authenticated"    4401
         ├── PermissionDenied             "permission_denied"    4403
         ├── NotFound                     "not_found"            1008
-        ├── Throttled                    "throttled"            4429
-        ├── GroupFull                    "group_full"           1013
+        ├── Throttled                    "throttled"            4429  retryable
+        ├── GroupFull                    "group_full"           1013  retryable
         ├── TooManyGroups                "too_many_groups"      1008
-        ├── BrokerUnavailable            "broker_unavailable"   1013
-        │   └── HistoryUnavailable       "history_unavailable"  1013
+        ├── BrokerUnavailable            "broker_unavailable"   1013  retryable
+        │   └── HistoryUnavailable       "history_unavailable"  1013  retryable
         ├── MessageTooBig                "message_too_big"      1009
-        ├── HTTPError                    "http_error"           1008
+        ├── HTTPError                    "http_error"           1008  by its status
         └── InternalError                "internal_error"       1011
 
 Every ``ConsumerError`` has a stable machine ``code`` that clients may branch on, a message for people, and the
-close code used when it is raised with ``close=True``. Without it the socket stays open.
+close code used when it is raised with ``close=True``. Without it the socket stays open. Where one is ``retryable``
+what is in the way passes by itself: the same request may succeed later.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 
 from .texts import gettext_lazy as _
 from .types import CloseCode, check_close_code
@@ -86,6 +87,21 @@ class StopConsumer(Exception):
     """Raise in a consumer to end it: the socket closes with 1000 and teardown runs."""
 
 
+class ErrorOptions(TypedDict, total=False):
+    """The keywords that every error takes besides its message, and what each is where it is left out."""
+
+    #: Stable machine code; the class's own.
+    code: str | None
+    #: Close the socket after the error has been sent; no.
+    close: bool
+    #: Close code to close with; the class's own. Giving one implies ``close``.
+    close_code: int | None
+    #: A list or dict that is sent along with the error; nothing.
+    details: Any
+    #: Whether the same request may succeed later; as the class says.
+    retryable: bool | None
+
+
 class ConsumerError(Exception):
     """An error that the client is told of.
 
@@ -95,6 +111,7 @@ class ConsumerError(Exception):
         close: close the socket after the error has been sent.
         close_code: close code to use with ``close=True``; the class's own by default.
         details: a list or dict that is sent along with the error.
+        retryable: whether the same request may succeed later; the class's own by default.
 
     A subclass with a ``default_code`` of its own takes the message first: ``SoldOut("There are none left.")``.
     """
@@ -104,6 +121,10 @@ class ConsumerError(Exception):
     default_close_code: ClassVar[int] = CloseCode.POLICY_VIOLATION
     #: The HTTP status that a refused handshake, or an HTTP endpoint that lets the error pass, answers with.
     http_status: int = 400
+    #: Whether what is in the way passes by itself, so that the same request, with the same credential, may succeed
+    #: later: after ``retry_after`` seconds where an error says so, else with a growing delay. It does not mean that
+    #: nothing was done: an action that failed half way has done the first half.
+    retryable: bool = False
 
     def __init__(
         self,
@@ -113,6 +134,7 @@ class ConsumerError(Exception):
         close: bool = False,
         close_code: int | None = None,
         details: Any = None,
+        retryable: bool | None = None,
     ) -> None:
         if code is not None and message is None and self.default_code != ConsumerError.default_code:
             code, message = None, code
@@ -121,16 +143,20 @@ class ConsumerError(Exception):
         self.close = close or close_code is not None
         self.close_code = check_close_code(close_code if close_code is not None else self.default_close_code)
         self.details = details
+        if retryable is not None:
+            self.retryable = retryable
         super().__init__(self.message)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(code={self.code!r}, message={self.message!r}, close={self.close})"
 
     def body(self) -> dict[str, Any]:
-        """What the client is sent as the error: ``code``, ``message`` and, where there are any, ``details``."""
+        """What the client is sent: ``code``, ``message``, ``details`` if there are any, ``retryable`` if it is."""
         body: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.details is not None:
             body["details"] = self.details
+        if self.retryable:
+            body["retryable"] = True
         return body
 
     def http_headers(self) -> dict[str, str]:
@@ -141,18 +167,10 @@ class ConsumerError(Exception):
 class _CodedError(ConsumerError):
     """A ``ConsumerError`` whose class is its code, so that the message comes first."""
 
-    def __init__(
-        self,
-        message: str | None = None,
-        *,
-        code: str | None = None,
-        close: bool = False,
-        close_code: int | None = None,
-        details: Any = None,
-    ) -> None:
+    def __init__(self, message: str | None = None, **options: Unpack[ErrorOptions]) -> None:
         # Said in full: a code without a message would be taken for the message.
-        code, message = code or self.default_code, message if message is not None else self.default_message
-        super().__init__(code, message, close=close, close_code=close_code, details=details)
+        options["code"] = options.get("code") or self.default_code
+        super().__init__(message=message if message is not None else self.default_message, **options)
 
 
 class InvalidFrame(_CodedError):
@@ -245,16 +263,9 @@ class NotAuthenticated(_CodedError):
     http_status = 401
 
     def __init__(
-        self,
-        message: str | None = None,
-        *,
-        code: str | None = None,
-        close: bool = False,
-        close_code: int | None = None,
-        details: Any = None,
-        challenge: str | None = None,
+        self, message: str | None = None, *, challenge: str | None = None, **options: Unpack[ErrorOptions]
     ) -> None:
-        super().__init__(message, code=code, close=close, close_code=close_code, details=details)
+        super().__init__(message, **options)
         self.challenge = challenge
 
     def http_headers(self) -> dict[str, str]:
@@ -285,18 +296,12 @@ class Throttled(_CodedError):
     default_message = _("Too many requests.")
     default_close_code = CloseCode.TOO_MANY_REQUESTS
     http_status = 429
+    retryable = True
 
     def __init__(
-        self,
-        retry_after: float | None = None,
-        message: str | None = None,
-        *,
-        code: str | None = None,
-        close: bool = False,
-        close_code: int | None = None,
-        details: Any = None,
+        self, retry_after: float | None = None, message: str | None = None, **options: Unpack[ErrorOptions]
     ) -> None:
-        super().__init__(message, code=code, close=close, close_code=close_code, details=details)
+        super().__init__(message, **options)
         self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
@@ -316,6 +321,7 @@ class GroupFull(_CodedError):
     default_message = _("This group is full.")
     default_close_code = CloseCode.TRY_AGAIN_LATER
     http_status = 503
+    retryable = True
 
 
 class TooManyGroups(_CodedError):
@@ -332,6 +338,7 @@ class BrokerUnavailable(_CodedError):
     default_message = _("The message broker is not available.")
     default_close_code = CloseCode.TRY_AGAIN_LATER
     http_status = 503
+    retryable = True
 
 
 class HistoryUnavailable(BrokerUnavailable):
@@ -350,24 +357,24 @@ class MessageTooBig(_CodedError):
     http_status = 413
 
 
+#: Statuses of what passes by itself (RFC 9110: Request Timeout, Service Unavailable; RFC 8470: Too Early).
+_PASSING = frozenset({408, 425, 503})
+
+
 class HTTPError(_CodedError):
-    """A dependency raised an ``HTTPException`` with a status that has no error of its own. ``status`` holds it."""
+    """A dependency raised an ``HTTPException`` with a status that has no error of its own. ``status`` holds it.
+
+    ``retryable`` for 408, 425 and 503.
+    """
 
     default_code = "http_error"
     default_message = _("The request failed.")
 
-    def __init__(
-        self,
-        status: int,
-        message: str | None = None,
-        *,
-        code: str | None = None,
-        close: bool = False,
-        close_code: int | None = None,
-        details: Any = None,
-    ) -> None:
-        super().__init__(message, code=code, close=close, close_code=close_code, details=details)
+    def __init__(self, status: int, message: str | None = None, **options: Unpack[ErrorOptions]) -> None:
+        super().__init__(message, **options)
         self.status = self.http_status = status
+        if options.get("retryable") is None:
+            self.retryable = status in _PASSING
 
     def body(self) -> dict[str, Any]:
         return {**super().body(), "status": self.status}
@@ -380,33 +387,3 @@ class InternalError(_CodedError):
     default_message = _("An internal error occurred.")
     default_close_code = CloseCode.INTERNAL_ERROR
     http_status = 500
-
-
-def http_error(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> ConsumerError:
-    """The ``ConsumerError`` that says what an ``HTTPException`` of this status and detail says."""
-    message = detail if isinstance(detail, str) else None
-    details = None if isinstance(detail, str) else detail
-    if status == 429:
-        return Throttled(_seconds(headers), message, details=details)
-    if status == 401:
-        return NotAuthenticated(message, details=details, challenge=_header(headers, "www-authenticate"))
-    kinds: dict[int, type[_CodedError]] = {
-        403: PermissionDenied,
-        404: NotFound,
-        422: InvalidData,
-    }
-    if kind := kinds.get(status):
-        return kind(message, details=details)
-    return HTTPError(status, message, details=details)
-
-
-def _header(headers: Mapping[str, str] | None, wanted: str) -> str | None:
-    return next((value for name, value in (headers or {}).items() if name.lower() == wanted), None)
-
-
-def _seconds(headers: Mapping[str, str] | None) -> float | None:
-    try:
-        seconds = float(_header(headers, "retry-after") or "nan")
-    except ValueError:  # It may be a date too.
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -5,6 +5,7 @@ there is no filter on its members, and joins go straight on.
 """
 
 import logging
+import operator
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -80,18 +81,21 @@ async def join_if_permitted(consumer: Any, group: str, join: Callable[[], Awaita
     await consumer.check_group_permissions(group)
     if not await join():
         return False
-    while credential != (credential := _credential(connection)) and GROUP + group in connection.member.topics:
+    while GROUP + group in connection.member.topics:
+        former, credential = credential, _credential(connection)
+        if all(map(operator.is_, former, credential)):
+            return True
         try:
             await consumer.check_group_permissions(group)
         except BaseException:
             await consumer._leave(group)
             raise
-    return GROUP + group in connection.member.topics
+    return False
 
 
-def _credential(connection: Connection) -> tuple[int, ...]:
-    """What changes when the connection's user or credential does."""
-    return id(connection.user), id(connection.auth), id(connection.lifetime)
+def _credential(connection: Connection) -> tuple[Any, ...]:
+    """Of which something is another object once the connection's user or credential has changed."""
+    return connection.user, connection.auth, connection.lifetime
 
 
 async def check_groups_again(consumer: Any) -> None:

@@ -18,8 +18,8 @@ from fastapi_consumers.exceptions import (
     PermissionDenied,
     Problem,
     Throttled,
-    http_error,
 )
+from fastapi_consumers.http_errors import http_error
 
 #: Indentation, name, and for errors of clients code and close code.
 ROW = re.compile(r"^ {4}([│├└─ ]*)(\w+)(?: +\"(\w+)\" +(\d+))?", re.MULTILINE)
@@ -38,6 +38,8 @@ def made(kind: type[ConsumerError], **options: Any) -> ConsumerError:
 
 def test_the_tree_in_the_docstring_is_the_real_one() -> None:
     tree = (exceptions.__doc__ or "").partition("::")[2].partition("Every")[0]
+    retryable = {line.split()[-4] for line in tree.splitlines() if line.endswith("retryable")}
+    assert retryable == {kind.__name__ for kind in ERRORS if kind.retryable}
     rows = ROW.findall(tree)
     assert len(rows) == len(PUBLIC) + 1  # and Exception itself
     assert {name for _, name, _, _ in rows} == {*PUBLIC, "Exception"}
@@ -73,9 +75,10 @@ def test_every_error_can_be_raised_with_or_without_closing(kind: type[ConsumerEr
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_every_error_has_a_code_and_a_message_to_replace(kind: type[ConsumerError]) -> None:
-    assert made(kind).body() == {"code": kind.default_code, "message": kind.default_message} | (
-        {"status": 402} if kind is HTTPError else {}
-    )
+    extra: dict[str, Any] = {"status": 402} if kind is HTTPError else {}
+    if kind.retryable:
+        extra["retryable"] = True
+    assert made(kind).body() == {"code": kind.default_code, "message": kind.default_message} | extra
     body = made(kind, code="mine", message="text", details=[1]).body()
     assert (body["code"], body["message"], body["details"]) == ("mine", "text", [1])
     assert str(made(kind, message="text")) == "text"
@@ -139,6 +142,38 @@ def test_429_keeps_its_header(headers: Any, seconds: float | None) -> None:
 
 def test_other_http_errors_keep_their_status() -> None:
     assert http_error(402, "pay").body() == {"code": "http_error", "message": "pay", "status": 402}
+
+
+RETRYABLE = {"Throttled", "GroupFull", "BrokerUnavailable", "HistoryUnavailable"}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_says_whether_the_same_request_may_succeed_later(kind: type[ConsumerError]) -> None:
+    assert kind.retryable is (kind.__name__ in RETRYABLE)
+    assert made(kind).body().get("retryable") == (True if kind.retryable else None)
+    for said in (True, False):
+        error = made(kind, retryable=said)
+        assert error.retryable is said
+        assert ("retryable" in error.body()) is said
+        assert copy.copy(error).body() == pickle.loads(pickle.dumps(error)).body() == error.body()
+
+
+def test_whoever_makes_an_error_class_says_it_once() -> None:
+    class Busy(ConsumerError):
+        default_code = "busy"
+        retryable = True
+
+    assert Busy().body() == {"code": "busy", "message": ConsumerError.default_message, "retryable": True}
+    assert Busy(retryable=False).body() == {"code": "busy", "message": ConsumerError.default_message}
+    assert ConsumerError("busy", "Wait.", retryable=True).body()["retryable"] is True
+
+
+@pytest.mark.parametrize(
+    ("status", "retryable"), [(402, False), (408, True), (425, True), (429, True), (500, False), (503, True)]
+)
+def test_an_http_error_is_retryable_by_its_status(status: int, retryable: bool) -> None:
+    assert http_error(status, "text").retryable is retryable
+    assert HTTPError(status, retryable=not retryable).retryable is not retryable
 
 
 def test_mistakes_are_told_in_one_text() -> None:

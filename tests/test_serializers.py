@@ -171,7 +171,8 @@ def test_errors_are_a_list_of_one() -> None:
         errors: list[dict[str, Any]]
 
     answer = Answer.from_reply(Reply(None, 1, "error", error=Throttled(1.23456)))
-    assert answer == Answer(errors=[{"code": "throttled", "message": "Too many requests.", "retry_after": 1.235}])
+    error = {"code": "throttled", "message": "Too many requests.", "retryable": True, "retry_after": 1.235}
+    assert answer == Answer(errors=[error])
 
 
 def test_events_have_the_native_shape_unless_said_otherwise() -> None:

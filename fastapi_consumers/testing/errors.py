@@ -55,7 +55,7 @@ class CallError(Exception):
     """The app answered a request with an error.
 
     ``code``, ``message``, ``details`` and ``retry_after`` (seconds) are those of the error, ``None`` where it has none;
-    ``reply`` is the whole frame.
+    ``retryable``: whether the same request may succeed later. ``reply`` is the whole frame.
     """
 
     def __init__(self, reply: dict[str, Any]) -> None:
@@ -66,6 +66,7 @@ class CallError(Exception):
         self.message: str | None = body.get("message")
         self.details: Any = body.get("details")
         self.retry_after: float | None = body.get("retry_after")
+        self.retryable: bool = body.get("retryable") is True
         text = f"{reply.get('action')!r} failed with {self.code!r}: {self.message}"
         if self.details is not None:
             text += f" {self.details!r}"

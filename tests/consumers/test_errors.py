@@ -369,7 +369,9 @@ async def test_a_plain_websocket_endpoint_that_raises_is_closed_with_the_code(ma
     await client.wait()
     client = WebsocketCommunicator(app, "/refused", denial_response=True)
     assert await client.connect() == (False, 503)
-    assert json.loads(client.denial.body) == {"error": {"code": "group_full", "message": "This group is full."}}
+    assert json.loads(client.denial.body) == {
+        "error": {"code": "group_full", "message": "This group is full.", "retryable": True}
+    }
     await client.wait()
 
 
@@ -498,7 +500,7 @@ async def test_accept_refused_shows_the_reason_and_then_closes(make_app):
     async with WebsocketCommunicator(app, "/told") as client:
         assert await client.receive_json_from() == {
             "type": "error",
-            "error": {"code": "group_full", "message": "Try another room."},
+            "error": {"code": "group_full", "message": "Try another room.", "retryable": True},
         }
         await client.assert_closed(1013)
     client = WebsocketCommunicator(app, "/silent")

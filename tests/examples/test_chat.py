@@ -174,7 +174,7 @@ class TestTheRoomForTwo:
             async with enter("two", "Cleo") as cleo:
                 assert await cleo.receive_json_from() == {
                     "type": "error",
-                    "error": {"code": "group_full", "message": "This group is full."},
+                    "error": {"code": "group_full", "message": "This group is full.", "retryable": True},
                 }
                 await cleo.assert_closed(1013)
                 assert cleo.close_reason == "group_full"

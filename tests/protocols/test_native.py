@@ -495,7 +495,7 @@ REPLIES: list[tuple[Reply, dict[str, Any]]] = [
             "action": "say",
             "request_id": 1,
             "status": "error",
-            "error": {"code": "throttled", "message": "Too many requests.", "retry_after": 1.5},
+            "error": {"code": "throttled", "message": "Too many requests.", "retryable": True, "retry_after": 1.5},
         },
     ),
 ]

@@ -69,7 +69,7 @@ async def test_each_call_has_a_request_id_of_its_own() -> None:
 
 
 async def test_an_error_reply_is_raised() -> None:
-    error = {"code": "throttled", "message": "Too many.", "details": [1], "retry_after": 2.5}
+    error = {"code": "throttled", "message": "Too many.", "details": [1], "retryable": True, "retry_after": 2.5}
 
     async with WebsocketCommunicator(
         answering(lambda request: [reply(request, "error", error=error)]), "/"
@@ -80,6 +80,7 @@ async def test_an_error_reply_is_raised() -> None:
             await communicator.call("say")
     assert (e.value.code, e.value.message, e.value.details, e.value.retry_after) == ("throttled", "Too many.", [1], 2.5)
     assert e.value.reply["error"] == error
+    assert e.value.retryable
 
 
 async def test_an_error_reply_without_an_error_is_still_one() -> None:
