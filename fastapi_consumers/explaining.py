@@ -54,6 +54,17 @@ async def explain(failure: Exception, where: str, consumer: Any, connection: Con
     return InternalError()
 
 
+async def is_handled(failure: Exception, consumer: Any, connection: Connection) -> bool:
+    """Whether a handler answered for an exception of which no client can be told any more. Never raises."""
+    try:
+        return consumer is not None and await _ask_handlers(failure, consumer, connection) is not None
+    except ConsumerError:
+        return True
+    except Exception:
+        logger.exception("an exception handler failed on %r", failure)
+        return False
+
+
 async def _ask_handlers(failure: Exception, consumer: Any, connection: Connection) -> ConsumerError | None:
     for handlers in connection.plan.exception_handlers:
         handler = next((handlers[kind] for kind in type(failure).__mro__ if kind in handlers), None)

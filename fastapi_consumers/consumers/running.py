@@ -21,6 +21,7 @@ from ..exceptions import (
     PermissionDenied,
     StopConsumer,
 )
+from ..explaining import is_handled
 from ..finding import consumers_of
 from ..identifying import identify, join_own_topics, wait_for_token
 from ..identity import CLIENT_KEY, is_authenticated
@@ -382,8 +383,9 @@ class _Life:
                 outcome = outcome or error
             except StopConsumer:
                 pass
-            except Exception:
-                logger.exception("%s failed while it was torn down", self._cls.__qualname__)
+            except Exception as failure:
+                if not await is_handled(failure, consumer, connection):
+                    logger.exception("%s failed while it was torn down", self._cls.__qualname__)
             except BaseException as error:
                 outcome = error
         self._consumers.connections.discard(connection)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -24,7 +26,9 @@ from fastapi_consumers import (
     action,
     path,
 )
+from fastapi_consumers.permissions import BasePermission
 from fastapi_consumers.testing import CallError, WebsocketCommunicator
+from fastapi_consumers.throttling import RateThrottle
 
 CHILDREN = sorted(
     {
@@ -506,3 +510,174 @@ async def test_accept_refused_shows_the_reason_and_then_closes(make_app):
     client = WebsocketCommunicator(app, "/silent")
     assert await client.connect() == (False, 1013)
     await client.wait()
+
+
+# Handlers, wherever the exception comes from
+
+
+class Refuses(BasePermission):
+    def has_permission(self, consumer, action=None):
+        raise MyError("permission")
+
+
+class RefusesGroups(BasePermission):
+    def has_group_permission(self, consumer, group):
+        raise MyError("group")
+
+
+async def no_database():
+    raise MyError("dependency")
+
+
+class Everywhere(GroupConsumer, abstract=True):
+    @action
+    async def fail(self) -> None:
+        raise MyError("action")
+
+    @action(concurrent=True)
+    async def beside(self) -> None:
+        raise MyError("concurrent")
+
+    @action
+    async def stream(self) -> AsyncIterator[int]:
+        yield 1
+        raise MyError("stream")
+
+    @action
+    def thread(self) -> None:
+        raise MyError("thread")
+
+    @action
+    async def injected(self, _: None = Depends(no_database)) -> None: ...
+
+    @action(permission_classes=[Refuses])
+    async def refused(self) -> None: ...
+
+    @action(throttle_classes=[RateThrottle("1/second", key=lambda consumer: no_key())])
+    async def throttled(self) -> None: ...
+
+    @action
+    async def enter(self) -> None:
+        await self.join("other")
+
+    @action(permission_classes=[RefusesGroups])
+    async def enter_refused(self) -> None:
+        await self.join("another")
+
+    async def on_join(self, group):
+        if group == "other":
+            raise MyError("on_join")
+
+    @action
+    async def ping(self) -> str:
+        return "pong"
+
+
+def no_key():
+    raise MyError("throttle")
+
+
+@pytest.fixture(params=["class", "app"])
+def everywhere(request, make_app):
+    """``everywhere(base, **attributes)``: a communicator, with the handler on the class or on the app, and its app."""
+
+    def make(base=Everywhere, **attributes):
+        handlers = {"exception_handlers": {MyError: handler}}
+
+        class Room(base):
+            groups = ["room"]
+
+        room = type("Room", (Room,), {**attributes, **(handlers if request.param == "class" else {})})
+        return WebsocketCommunicator(make_app(path("/", room), **(handlers if request.param == "app" else {})), "/")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("fail", "action"),
+        ("beside", "concurrent"),
+        ("thread", "thread"),
+        ("injected", "dependency"),
+        ("refused", "permission"),
+        ("throttled", "throttle"),
+        ("enter", "on_join"),
+        ("enter_refused", "group"),
+    ],
+)
+async def test_handlers_answer_for_whatever_stands_in_an_actions_way(everywhere, caplog, name, text):
+    async with everywhere() as client:
+        with pytest.raises(CallError) as caught:
+            await client.call(name)
+        assert (caught.value.code, caught.value.message) == ("mine", f"Room: {text}")
+        assert await client.call("ping") == "pong"
+    assert "MyError" not in caplog.text
+
+
+async def test_handlers_answer_for_a_stream_that_breaks(everywhere):
+    async with everywhere() as client:
+        with pytest.raises(CallError, match="Room: stream"):
+            _ = [part async for part in client.stream("stream")]
+
+
+@pytest.mark.parametrize("where", ["connect", "on_join", "get_groups", "permission", "group", "dependency", "lifespan"])
+async def test_handlers_answer_for_a_handshake_that_breaks(everywhere, caplog, where):
+    async def broken(self, *args):
+        raise MyError(where)
+
+    @asynccontextmanager
+    async def lifespan(self):
+        raise MyError(where)
+        yield
+
+    attributes = {
+        "permission": {"permission_classes": [Refuses]},
+        "group": {"permission_classes": [RefusesGroups]},
+        "dependency": {"dependencies": [Depends(no_database)]},
+        "lifespan": {"lifespan": lifespan},
+    }.get(where, {where: broken})
+    client = everywhere(**attributes, accept_refused=True)
+    async with client:
+        assert (await client.receive_json_from())["error"] == {"code": "mine", "message": f"Room: {where}"}
+        await client.assert_closed(1008)
+    assert "MyError" not in caplog.text
+
+
+async def test_handlers_answer_for_event_methods_and_for_a_receive_of_ones_own(everywhere, caplog):
+    class Own(Everywhere, abstract=True):
+        @fastapi_consumers.event
+        async def boom(self, message):
+            raise MyError("event")
+
+        async def receive_json(self, content):
+            raise MyError("receive")
+
+    async with everywhere(Own) as client:
+        await client.send_json_to({})
+        assert (await client.receive_json_from())["error"]["message"] == "Room: receive"
+        await client.app.state.consumers.layer.group_send("room", {"type": "boom"})
+        assert (await client.receive_json_from())["error"]["message"] == "Room: event"
+    assert "MyError" not in caplog.text
+
+
+@pytest.mark.parametrize("where", ["disconnect", "on_leave"])
+async def test_handlers_are_told_of_what_breaks_while_a_connection_ends_and_it_is_logged_without_one(
+    everywhere, make_app, caplog, where
+):
+    async def broken(self, *args):
+        raise MyError(where)
+
+    async with everywhere(**{where: broken}):
+        pass
+    assert "torn down" not in caplog.text
+
+    class Unhandled(Everywhere):
+        groups = ["room"]
+        exception_handlers = {MyError: lambda consumer, error: None, KeyError: handler}
+
+    Alone = type("Alone", (Unhandled,), {where: broken})
+    async with WebsocketCommunicator(make_app(path("/", Alone)), "/"):
+        pass
+    assert "torn down" in caplog.text
+    assert "MyError" in caplog.text
