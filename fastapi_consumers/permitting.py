@@ -89,6 +89,7 @@ async def join_if_permitted(consumer: Any, group: str, join: Callable[[], Awaita
             await consumer.check_group_permissions(group)
         except BaseException:
             await consumer._leave(group)
+            consumer._groups.pop(group, None)
             raise
     return False
 

@@ -18,14 +18,21 @@ from fastapi_consumers.permissions import (
     AllowAny,
     And,
     BasePermission,
+    Delivery,
     DenyAny,
     IsAuthenticated,
     Not,
     Or,
+    asked_about,
+    asked_at_all,
+    check_about,
     check_permissions,
     compile_permissions,
+    depends_on_action,
+    is_delivered,
     permission_of,
 )
+from fastapi_consumers.permissions.conditions import About
 
 
 class Sync(BasePermission):
@@ -577,3 +584,337 @@ def test_a_sync_check_never_gives_way_to_the_event_loop() -> None:
     check = check_permissions(compile_permissions([Yes & ~DenyAny, DenyAny | Yes]), None)
     with pytest.raises(StopIteration):
         check.send(None)
+
+
+# --- groups, objects and deliveries ---
+
+METHODS = ["has_group_permission", "has_object_permission", "has_delivery_permission"]
+awaited = METHODS[:2]
+
+
+def leaf(general: bool | None, own: dict[str, bool], name: str, log: list[Any], *, is_async: bool) -> BasePermission:
+    """A permission that defines just what is given, and notes what it is asked."""
+
+    def answering(method: str, answer: bool) -> Any:
+        def sync(self: Any, consumer: Any, subject: Any = None) -> bool:
+            log.append((name, method))
+            return answer
+
+        async def later(self: Any, consumer: Any, subject: Any = None) -> bool:
+            await asyncio.sleep(0)
+            return sync(self, consumer, subject)
+
+        return later if is_async else sync
+
+    answers = own if general is None else {"has_permission": general, **own}
+    members = {method: answering(method, answer) for method, answer in answers.items()}
+    made: Any = type(name, (BasePermission,), {**members, "message": name})
+    return made()  # type: ignore[no-any-return]
+
+
+#: What a leaf says in general and of this one thing; ``None``: it does not define the method. One of them it has to.
+maybe = st.sampled_from([True, False, None])
+opinions = st.tuples(maybe, maybe, st.booleans()).filter(lambda leaf: leaf[:2] != (None, None))
+opinionated: st.SearchStrategy[Tree] = st.recursive(
+    opinions,
+    lambda inner: st.one_of(
+        st.tuples(st.just("&"), inner, inner),
+        st.tuples(st.just("|"), inner, inner),
+        st.tuples(st.just("~"), inner),
+    ),
+    max_leaves=8,
+)
+
+
+def grown(tree: Tree, method: str, log: list[Any]) -> BasePermission:
+    numbers = iter(range(100))
+
+    def build(node: Tree) -> Any:
+        match node:
+            case ("&", left, right):
+                return build(left) & build(right)
+            case ("|", left, right):
+                return build(left) | build(right)
+            case ("~", inner):
+                return ~build(inner)
+            case (general, own, is_async):
+                is_async = is_async and method != "has_delivery_permission"
+                owns = {} if own is None else {method: own}
+                return leaf(general, owns, str(next(numbers)), log, is_async=is_async)
+
+    return build(tree)  # type: ignore[no-any-return]
+
+
+def kleenes(tree: Tree, method: str | None, log: list[Any]) -> bool | None:
+    """What Kleene's logic makes of the tree, and what has to be asked for that, in order. ``None`` is unknown."""
+    numbers = iter(range(100))
+
+    def numbered(node: Tree) -> Tree:
+        if node[0] in ("&", "|", "~"):
+            return (node[0], *map(numbered, node[1:]))
+        return (str(next(numbers)), *node[:2])
+
+    def chain(decides: bool, left: Tree, right: Tree) -> bool | None:
+        first = value(left)
+        if first is decides:
+            return decides
+        second = value(right)
+        return decides if second is decides else None if None in (first, second) else not decides
+
+    def value(node: Tree) -> bool | None:
+        match node:
+            case ("&", left, right):
+                return chain(False, left, right)
+            case ("|", left, right):
+                return chain(True, left, right)
+            case ("~", inner):
+                found = value(inner)
+                return None if found is None else not found
+            case (name, general, own):
+                answer: bool | None = None
+                if general is not None:
+                    log.append((name, "has_permission"))
+                    answer = general
+                if answer is not False and own is not None and method is not None:
+                    log.append((name, method))
+                    answer = own
+                return answer
+        raise AssertionError(node)
+
+    return value(numbered(tree))
+
+
+async def is_allowed(permissions: tuple[BasePermission, ...], method: str) -> bool:
+    """Whether a client may do this one thing that was let in before."""
+    asked = asked_about(permissions, method)
+    if method == "has_delivery_permission":
+        return is_delivered(asked, None, Delivery("said", "room", dict))
+    try:
+        await check_about(asked, None, About(method, "thing"))
+    except ConsumerError:
+        return False
+    return True
+
+
+@given(tree=opinionated, method=st.sampled_from(METHODS))
+async def test_expressions_follow_kleenes_logic_and_ask_nothing_in_vain(tree: Tree, method: str) -> None:
+    log: list[Any] = []
+    expected_log: list[Any] = []
+    permission = grown(tree, method, log)
+    expected = kleenes(tree, method, expected_log)
+    answer = getattr(permission, method)(None, Delivery("said", "room", dict))
+    answered = answer if isinstance(answer, bool) else await answer
+    if isinstance(permission, (And, Or, Not)):  # and no leaf, which answers for this method alone
+        assert answered is (expected is not False)
+        assert log == expected_log
+
+
+@given(tree=opinionated)
+async def test_at_connect_what_has_nothing_to_say_neither_allows_nor_refuses(tree: Tree) -> None:
+    log: list[Any] = []
+    expected_log: list[Any] = []
+    permission = grown(tree, "has_group_permission", log)
+    expected = kleenes(tree, None, expected_log)
+    assert (await refusal(permission) is None) is (expected is not False)
+    assert log == expected_log
+
+
+@given(list_of_trees=st.lists(opinionated, max_size=3), method=st.sampled_from(METHODS))
+async def test_a_list_allows_what_all_of_it_allow_in_general_and_in_particular(
+    list_of_trees: list[Tree], method: str
+) -> None:
+    log: list[Any] = []
+    permissions = compile_permissions([grown(tree, method, log) for tree in list_of_trees])
+    general = [kleenes(tree, None, []) for tree in list_of_trees]
+    own = [kleenes(tree, method, []) for tree in list_of_trees]
+    assert (await refusal(*asked_at_all(permissions)) is None) is (False not in general)
+    if False not in general:
+        log.clear()
+        assert await is_allowed(permissions, method) is (False not in own)
+        assert len(log) <= 2 * sum(str(tree).count("(") for tree in list_of_trees)
+
+
+class Banned(BasePermission):
+    def has_permission(self, consumer: Any, action: Any = None) -> bool:
+        return bool(consumer == "banned")
+
+
+class Admin(BasePermission):
+    async def has_permission(self, consumer: Any, action: Any = None) -> bool:
+        return bool(consumer == "admin")
+
+
+class Owns(BasePermission):
+    message = "It is not yours."
+
+    def has_object_permission(self, consumer: Any, obj: Any) -> bool:
+        return bool(obj == f"{consumer}'s")
+
+    async def has_group_permission(self, consumer: Any, group: str) -> bool:
+        return group == f"{consumer}'s"
+
+
+@pytest.mark.parametrize("method", awaited)
+@pytest.mark.parametrize(
+    ("entries", "consumer", "thing", "lets_in", "allows"),
+    [
+        ([Owns], "ann", "ann's", True, True),
+        ([Owns], "ann", "ben's", True, False),
+        ([Admin | Owns], "admin", "ben's", True, True),
+        ([Admin | Owns], "ann", "ben's", True, False),
+        ([Admin | Owns], "ann", "ann's", True, True),
+        ([~Owns], "ann", "ann's", True, False),
+        ([~Owns], "ann", "ben's", True, True),
+        ([~Banned & Owns], "ann", "ann's", True, True),
+        ([~Banned & Owns], "banned", "banned's", False, True),
+        ([~(Banned | Owns)], "ann", "ann's", True, False),
+        ([~(Banned | Owns)], "ann", "ben's", True, True),
+        ([~(Admin & Owns)], "admin", "admin's", True, False),
+        ([~(Admin & Owns)], "ann", "ann's", True, True),
+        ([Banned], "ann", "ann's", False, True),
+    ],
+)
+async def test_truth_about_groups_and_objects(
+    method: str, entries: list[Any], consumer: str, thing: str, lets_in: bool, allows: bool
+) -> None:
+    permissions = compile_permissions(entries)
+    assert (await refusal(*permissions, consumer=consumer) is None) is lets_in
+    try:
+        await check_about(asked_about(permissions, method), consumer, About(method, thing))
+    except PermissionDenied:
+        assert not allows
+    else:
+        assert allows
+
+
+async def test_a_refusal_about_an_object_says_what_the_permission_says() -> None:
+    with pytest.raises(PermissionDenied, match="It is not yours"):
+        await check_about(asked_about([Admin | Owns()], awaited[1]), "ann", About(awaited[1], "ben's"))
+
+
+async def test_an_operand_is_told_which_action_it_is() -> None:
+    permissions = asked_about(compile_permissions([(lambda consumer, action: action == "read") | Owns()]), awaited[1])
+    assert depends_on_action(permissions)
+    await check_about(permissions, "ann", About(awaited[1], "ben's"), "read")
+    with pytest.raises(PermissionDenied):
+        await check_about(permissions, "ann", About(awaited[1], "ben's"), "write")
+
+
+def test_what_a_list_is_not_asked_is_left_out_of_it() -> None:
+    permissions = compile_permissions([Yes & Owns & ~Banned, Admin, Owns])
+    assert [repr(permission) for permission in asked_about(permissions, awaited[0])] == ["Owns", "Owns"]
+    assert [repr(permission) for permission in asked_at_all(permissions)] == ["(Yes & Owns & ~Banned)", "Admin"]
+    assert asked_about(permissions, "has_delivery_permission") == ()
+
+
+@pytest.mark.parametrize("method", awaited)
+@pytest.mark.parametrize("answer", [PermissionDenied, print, NotImplemented])
+async def test_a_slip_of_the_pen_does_not_allow_here_either(method: str, answer: Any) -> None:
+    slip: Any = type("Slip", (BasePermission,), {method: lambda self, consumer, subject: answer})
+    with pytest.raises(TypeError, match=rf"Slip\.{method}\(\) returned .*expected True or False"):
+        await check_about((slip(),), None, About(method, "thing"))
+
+
+# --- deliveries ---
+
+
+class Public(BasePermission):
+    def has_delivery_permission(self, consumer: Any, delivery: Delivery) -> bool:
+        return delivery.event == "public"
+
+
+PUBLIC, SECRET = Delivery("public", "room", dict), Delivery("secret", "room", dict)
+
+
+def test_deliveries_follow_the_same_truth() -> None:
+    def shown(consumer: str, *entries: Any) -> list[bool]:
+        permissions = asked_about(compile_permissions(entries), "has_delivery_permission")
+        return [is_delivered(permissions, consumer, delivery) for delivery in (PUBLIC, SECRET)]
+
+    assert shown("ann", Public) == [True, False]
+    assert shown("ann", ~Public) == [False, True]
+    assert shown("ann", Banned | Public) == [True, False]
+    assert shown("banned", Banned | Public) == [True, True]
+    assert shown("ann", ~Banned & Public) == [True, False]
+    assert shown("ann", Admin, Public & Public) == [True, False]
+    assert (Banned | Public).has_delivery_permission("ann", SECRET) is False
+
+
+def test_an_error_that_a_delivery_permission_raises_is_a_no_and_any_other_exception_is_not_swallowed() -> None:
+    class Fails(BasePermission):
+        def has_delivery_permission(self, consumer: Any, delivery: Delivery) -> bool:
+            raise consumer
+
+    assert is_delivered((Fails(),), NotFound(), PUBLIC) is False
+    assert is_delivered((~Fails(),), NotFound(), PUBLIC) is False
+    with pytest.raises(ZeroDivisionError):
+        is_delivered((Fails(),), ZeroDivisionError(), PUBLIC)
+
+
+class LateDelivery(BasePermission):
+    async def has_delivery_permission(self, consumer: Any, delivery: Delivery) -> bool:  # type: ignore[override]
+        return True
+
+
+async def late(consumer: Any) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        LateDelivery,
+        lambda: Public | Admin,
+        lambda: ~(Public & Admin),
+        lambda: Public | late,
+        lambda: Yes & (Admin | Public),
+    ],
+)
+def test_what_would_be_awaited_for_each_event_is_refused_at_once(make: Any) -> None:
+    with pytest.raises(TypeError, match=r"is async, and would be asked for each event"):
+        permission_of(make())
+
+
+def test_async_permissions_may_stand_beside_one_about_deliveries() -> None:
+    permission_of(Admin & Public & (Admin | late) & ~Public)
+
+
+def test_something_to_await_that_was_not_to_be_seen_before_withholds() -> None:
+    async def later() -> bool:
+        return True
+
+    class Sly(BasePermission):
+        def has_delivery_permission(self, consumer: Any, delivery: Delivery) -> Any:
+            return later()
+
+    with pytest.raises(TypeError, match="Write `def`"):
+        is_delivered((Sly(),), None, PUBLIC)
+
+
+def test_the_data_of_a_delivery_is_decoded_at_first_use_and_once() -> None:
+    calls: list[int] = []
+
+    def load() -> dict[str, int]:
+        calls.append(1)
+        return {"a": 1}
+
+    delivery = Delivery("said", "room", load, 7)
+    assert (calls, repr(delivery)) == ([], "Delivery(event='said', group='room', offset=7)")
+    assert delivery.data is delivery.data
+    assert (delivery.data, calls) == ({"a": 1}, [1])
+
+
+def test_a_permission_that_is_asked_nothing_is_refused_at_once() -> None:
+    class Misspelt(BasePermission):
+        def has_groups_permission(self, consumer: Any, group: str) -> bool:
+            return False
+
+    with pytest.raises(TypeError, match="Misspelt defines none of the methods has_permission, has_group_permission"):
+        permission_of(Misspelt)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_cannot_be_called_as_it_will_be_is_refused_at_once(method: str) -> None:
+    old: Any = type("Old", (BasePermission,), {method: lambda self, consumer: True})
+    with pytest.raises(TypeError, match=rf"Old\.{method} takes .*Define it as {method}\(self, consumer, \w+\)"):
+        permission_of(old)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, ClassVar, NoReturn, final, get_origin
 
 from ..exceptions import ConsumerError, NotAuthenticated
-from .conditions import QUESTIONS, UNKNOWN, About, Asked, Condition, Open, Verdict, settled
+from .conditions import QUESTIONS, UNKNOWN, About, Asked, Condition, Open, Verdict, not_at_once, settled
 from .delivery import Delivery
 
 
@@ -313,10 +313,7 @@ def at_once(asked: Asked, permission: Condition) -> Verdict:
     """The verdict where nothing may wait. Raises ``TypeError`` for one that is to be awaited."""
     if asked is None or isinstance(asked, (ConsumerError, Open)):
         return asked
-    close = getattr(asked, "close", None)
-    if close is not None:
-        close()
-    raise TypeError(f"{permission!r} returned something to await, where an event is being delivered; write `def`.")
+    raise not_at_once(permission, asked)
 
 
 def _more_helpful(former: Verdict, latter: Verdict) -> Verdict:

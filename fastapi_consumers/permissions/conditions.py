@@ -145,6 +145,8 @@ class Condition:
 
     def _judged(self, result: Any, consumer: Any, action: Any, why: bool, method: str) -> Asked:
         if result is not False and inspect.isawaitable(result):
+            if method == "has_delivery_permission":
+                raise not_at_once(self, result)
             return self._judged_later(result, consumer, action, why, method)
         return self._judge(result, consumer, action, why, method)
 
@@ -171,6 +173,13 @@ class Condition:
                 "Return one, for example PermissionDenied(self.message)."
             )
         return reason
+
+
+def not_at_once(condition: Condition, answer: Any) -> TypeError:
+    """The error of who wants to be awaited while an event is delivered."""
+    if inspect.iscoroutine(answer):
+        answer.close()
+    return TypeError(f"{condition!r} returned something to await, where an event is being delivered. Write `def`.")
 
 
 async def settled(asked: Asked) -> Verdict:
