@@ -1,8 +1,10 @@
 """The errors that clients are told of: their codes are a promise, and the docstring is their table."""
 
 import copy
+import gettext
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -215,3 +217,39 @@ def test_some_errors_have_headers_where_they_are_told_over_http() -> None:
     assert isinstance(kept, NotAuthenticated)
     assert (kept.message, kept.challenge) == ("Who?", "Basic")
     assert http_error(401, "Who?").http_headers() == {}
+
+
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
+DOCUMENTED = re.compile(r"^\| ([│├└ ]*)`(\w+)` \| `(\w+)` \| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+
+
+def test_the_table_in_the_documentation_is_the_real_one() -> None:
+    rows = DOCUMENTED.findall(DOCS.read_text(encoding="utf-8"))
+    assert {name for _, name, *_ in rows} == {kind.__name__ for kind in ERRORS}
+    assert len(rows) == len(ERRORS)
+    parents: list[str] = []
+    for lead, name, code, close_code, status, retry, message in rows:
+        kind = PUBLIC[name]
+        assert issubclass(kind, ConsumerError)
+        assert (code, close_code) == (kind.default_code, str(int(kind.default_close_code))), name
+        assert message == kind.default_message, name
+        if kind is HTTPError:
+            assert (status, retry) == ("its own", "by its status")
+        else:
+            assert (status, retry) == (str(kind.http_status), "yes" if kind.retryable else "no"), name
+        depth = len(lead) // 2
+        parents = [*parents[:depth], name]
+        bases = [base.__name__ for base in kind.__mro__[1:] if not base.__name__.startswith("_")]
+        assert bases[0] == (parents[depth - 1] if depth else "Exception")
+
+
+LANGUAGES = sorted(path.name for path in (Path(exceptions.__file__).parent / "locale").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_message_is_translated(language: str) -> None:
+    found = gettext.translation("fastapi_consumers", Path(exceptions.__file__).parent / "locale", [language])
+    untranslated = [
+        kind.__name__ for kind in ERRORS if found.gettext(str(kind.default_message)) == kind.default_message
+    ]
+    assert untranslated == []
