@@ -5,7 +5,7 @@ from typing import Any
 
 from ..exceptions import ConsumerError
 from .composition import AllowAny, And, BasePermission, _Expression, at_once, permission_of
-from .conditions import About, Open
+from .conditions import UNKNOWN, About
 from .delivery import Delivery
 
 
@@ -54,8 +54,8 @@ async def check_permissions(permissions: Sequence[BasePermission], consumer: Any
     """
     for permission in permissions:
         verdict = permission._verdict(consumer, action, True, None)
-        if verdict is not None:
-            if not isinstance(verdict, (ConsumerError, Open)):
+        if verdict is not None and verdict is not UNKNOWN:
+            if not isinstance(verdict, ConsumerError):
                 verdict = await verdict
             if isinstance(verdict, ConsumerError):
                 raise verdict
@@ -68,8 +68,8 @@ async def check_about(permissions: Sequence[BasePermission], consumer: Any, abou
     """
     for permission in permissions:
         verdict = permission._verdict_alone(consumer, action, True, about)
-        if verdict is not None:
-            if not isinstance(verdict, (ConsumerError, Open)):
+        if verdict is not None and verdict is not UNKNOWN:
+            if not isinstance(verdict, ConsumerError):
                 verdict = await verdict
             if isinstance(verdict, ConsumerError):
                 raise verdict

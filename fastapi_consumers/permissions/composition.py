@@ -125,11 +125,13 @@ class _Chain(_Expression):
         answer: Verdict = None
         for operand in rest:
             verdict = operand._verdict(consumer, action, why, about)
-            if verdict is not None and not isinstance(verdict, (ConsumerError, Open)):
+            if verdict is None or verdict is UNKNOWN or isinstance(verdict, ConsumerError):
+                if verdict is not UNKNOWN and (verdict is None) is self._one_is_enough:
+                    return verdict
+                if verdict is not None or answer is not None:
+                    answer = _more_helpful(answer, verdict)
+            else:
                 return self._later(verdict, answer, rest, consumer, action, why, about)
-            if verdict is not UNKNOWN and (verdict is None) is self._one_is_enough:
-                return verdict
-            answer = _more_helpful(answer, verdict)
         return answer
 
     async def _later(
@@ -192,7 +194,7 @@ class Not(_Expression):
 
     def _verdict(self, consumer: Any, action: Any, why: bool, about: About | None) -> Asked:
         verdict = self.operands[0]._verdict(consumer, action, False, about)
-        if verdict is None or isinstance(verdict, (ConsumerError, Open)):
+        if verdict is None or verdict is UNKNOWN or isinstance(verdict, ConsumerError):
             return self._opposite(verdict, consumer, action, why)
         return self._later(verdict, consumer, action, why)
 

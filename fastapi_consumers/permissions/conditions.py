@@ -120,7 +120,11 @@ class Condition:
             if not self._is_general:
                 return UNKNOWN
             result = self.has_permission(consumer, action)
-            return None if result is True else self._judged(result, consumer, action, why, "has_permission")
+            if result is True:
+                return None
+            if result is not False and inspect.isawaitable(result):
+                return self._judged_later(result, consumer, action, why, "has_permission")
+            return self._judge(result, consumer, action, why, "has_permission")
         if not self._is_general:
             return self._verdict_alone(consumer, action, why, about)
         general = self._verdict(consumer, action, why, None)
@@ -140,10 +144,10 @@ class Condition:
         """What it says of this one thing, where the general question has been asked before."""
         if about.method not in self._answers:
             return UNKNOWN
-        result = getattr(self, about.method)(consumer, about.subject)
-        return None if result is True else self._judged(result, consumer, action, why, about.method)
-
-    def _judged(self, result: Any, consumer: Any, action: Any, why: bool, method: str) -> Asked:
+        method = about.method
+        result = getattr(self, method)(consumer, about.subject)
+        if result is True:
+            return None
         if result is not False and inspect.isawaitable(result):
             if method == "has_delivery_permission":
                 raise not_at_once(self, result)

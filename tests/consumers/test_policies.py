@@ -234,6 +234,86 @@ async def test_a_permissions_message_and_own_error_are_what_the_client_is_told(m
         await client.assert_closed(4666)
 
 
+class Asked(BasePermission):
+    """Notes everything that it is asked, and refuses what it is told to."""
+
+    def __init__(self, log, name, no=()):
+        self.log, self.name, self.no = log, name, no
+
+    def note(self, what):
+        self.log.append(f"{self.name} {what}")
+        return self.log[-1] not in self.no
+
+    def has_permission(self, consumer, action=None):
+        return self.note("connect" if action is None else action.name)
+
+    def has_group_permission(self, consumer, group):
+        return self.note(group)
+
+    def has_object_permission(self, consumer, obj):
+        return self.note(obj)
+
+
+class Counted(ConnectionRateThrottle):
+    rate = "1000/second"
+
+    def __init__(self, log, name):
+        super().__init__()
+        self.log, self.name = log, name
+
+    def get_cost(self, consumer, action):
+        self.log.append(f"{self.name} counts")
+        return 1
+
+
+async def test_what_is_asked_in_which_order(make_app):
+    log = []
+
+    class Base(GroupConsumer, abstract=True):
+        permission_classes = [Asked(log, "base")]
+        throttle_classes = [Counted(log, "base")]
+
+    class Room(Base):
+        groups = ["a", "b"]
+        permission_classes = [Asked(log, "class", no=["class rename"])]
+        throttle_classes = [Counted(log, "class")]
+
+        @action(
+            permission_classes=[Asked(log, "action", no=["action strict"])], throttle_classes=[Counted(log, "action")]
+        )
+        async def act(self, x: int) -> None:
+            log.append("acts")
+            await self.join("c")
+            await self.check_object_permissions("object")
+
+        @action(permission_classes=[Asked(log, "action")], throttle_classes=[Counted(log, "action")])
+        async def rename(self) -> None:
+            raise AssertionError
+
+        @action(permission_classes=[Asked(log, "action", no=["action strict"])], enabled=False)
+        async def strict(self) -> None:
+            raise AssertionError
+
+    app = make_app(path("/", Room), permission_classes=[Asked(log, "app")], throttle_classes=[Counted(log, "app")])
+    async with WebsocketCommunicator(app, "/") as client:
+
+        async def asked(name, data=None):
+            log.clear()
+            try:
+                await client.call(name, data)
+            except CallError as error:
+                return [*log, error.code]
+            return list(log)
+
+        assert log == ["class connect", "class a", "class b"]
+        before = ["class counts", "action counts", "class act", "action act"]
+        assert await asked("act", {"x": 1}) == [*before, "acts", "class c", "action c", "class object", "action object"]
+        assert await asked("act", {"x": "wrong"}) == [*before, "invalid_data"]
+        assert await asked("rename") == ["class counts", "action counts", "class rename", "permission_denied"]
+        assert await asked("strict") == ["class counts", "class strict", "action strict", "permission_denied"]
+        assert await asked("nope") == ["class counts", "class connect", "action_not_found"]
+
+
 # Throttles
 
 

@@ -23,6 +23,7 @@ from fastapi_consumers import (
     GroupConsumer,
     JSONConsumer,
     LimitOffsetPagination,
+    NotAuthenticated,
     PageNumberPagination,
     PermissionDenied,
     PersonConsumer,
@@ -48,7 +49,7 @@ from fastapi_consumers.authentication import (
 )
 from fastapi_consumers.connection import Connection
 from fastapi_consumers.pagination import CountedPage, CursorParams, Page, PageRequest
-from fastapi_consumers.permissions import AllowAny, BasePermission, IsAuthenticated
+from fastapi_consumers.permissions import AllowAny, BasePermission, Delivery, IsAuthenticated
 from fastapi_consumers.serializers import FlatRequest, ResponseSerializer
 from fastapi_consumers.testing import WebsocketCommunicator
 from fastapi_consumers.throttling import AddressRateThrottle, UserRateThrottle
@@ -130,6 +131,40 @@ class IsOwner(BasePermission):
 
     async def has_permission(self, consumer: Any, action: Any = None) -> bool:
         return bool(consumer.user.id == 1)
+
+
+class IsInvited(BasePermission):
+    async def has_group_permission(self, consumer: Any, group: str) -> bool:
+        return group in consumer.user.rooms
+
+    def has_object_permission(self, consumer: Any, obj: Any) -> bool:
+        return bool(obj.owner == consumer.user.id)
+
+    def has_delivery_permission(self, consumer: Any, delivery: Delivery) -> bool:
+        return delivery.event != "whispered" or consumer.user.id in delivery.data["to"]
+
+
+class Club(GroupConsumer):
+    permission_classes = [IsInvited & ~IsBanned]
+
+    @action
+    async def enter(self, room: str) -> bool:
+        await self.check_group_permissions(room)
+        await self.check_object_permissions(self)
+        return await self.join(room)
+
+
+class Busy(ConsumerError):
+    default_code = "busy"
+    retryable = True
+
+
+def errors_take_the_same_keywords() -> list[ConsumerError]:
+    return [
+        Busy("Wait.", retryable=False),
+        Throttled(1.5, "Slow down.", close=True, details=[1]),
+        NotAuthenticated("Who?", challenge="Bearer", code="who"),
+    ]
 
 
 class Strict(UserRateThrottle):
