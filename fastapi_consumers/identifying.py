@@ -115,8 +115,9 @@ async def refresh(consumer: Any, token: str) -> dict[str, Any]:
     """Put a new credential of the same user in the place of the old one, and ask the permissions again.
 
     Raises ``NotAuthenticated`` for one that is not good, ``PermissionDenied`` with the code ``user_changed`` for
-    another user's; then nothing has changed. What the permissions raise closes the socket. A group that the client
-    joined later, and may not be in with this credential, is left, and the client is told.
+    another user's; then nothing has changed. What the permissions raise closes the socket, and so does a cancellation
+    while they are asked. A group that the client joined later, and may not be in with this credential, is left, and the
+    client is told.
     """
     connection: Connection = consumer.connection
     takers = (way for way in connection.plan.authentications if way.takes_tokens)
@@ -127,17 +128,23 @@ async def refresh(consumer: Any, token: str) -> dict[str, Any]:
     if new.token_id != old.token_id:
         await _join_token(connection, new.token_id)
     _take(connection, user, auth, new)
-    if new.token_id != old.token_id and old.token_id is not None:
-        connection.member.max_topics -= 1
-        await connection.consumers.hub.leave(token_topic(old.token_id), connection.member)
+    is_judged = False
     try:
+        if new.token_id != old.token_id and old.token_id is not None:
+            connection.member.max_topics -= 1
+            await connection.consumers.hub.leave(token_topic(old.token_id), connection.member)
         await check_permissions(connection.plan.permissions, consumer)
         await check_groups_again(consumer)
+        is_judged = True
     except Exception as failure:
         # A copy: a permission, or a handler, may raise one and the same error each time.
         error = copy.copy(await connection.dispatcher.explain(failure, "a permission"))
-        error.close = True
+        error.close = is_judged = True
         raise error from None
+    finally:
+        if not is_judged:
+            # Its client has cancelled it: nobody has said what the new credential allows, and the old one is gone.
+            connection.shut(CloseCode.NOT_AUTHENTICATED, "cancelled")
     return _told(connection)
 
 

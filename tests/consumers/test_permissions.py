@@ -6,7 +6,17 @@ import json
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from fastapi_consumers import GroupConsumer, JSONConsumer, NotFound, RelayConsumer, action, add_consumers, event, path
+from fastapi_consumers import (
+    GroupConsumer,
+    JSONConsumer,
+    NotFound,
+    PermissionDenied,
+    RelayConsumer,
+    action,
+    add_consumers,
+    event,
+    path,
+)
 from fastapi_consumers.addressing import GROUP
 from fastapi_consumers.authentication import TokenAuthentication
 from fastapi_consumers.history import History
@@ -337,7 +347,70 @@ async def test_a_permission_that_fails_on_refresh_ends_the_membership_and_is_log
     assert "KeyError" in caplog.text
 
 
+async def test_on_a_refresh_operands_are_asked_as_at_connect_and_not_as_for_the_action(make_app):
+    asked = []
+
+    def noting(consumer, action):
+        asked.append(action and action.name)
+        return False
+
+    class Own(Room):
+        permission_classes = [noting | InToken()]
+
+    async with WebsocketCommunicator(make_app(path("/{room}", Own)), "/a", headers=bearer("ann:room.a")) as client:
+        assert asked == [None, None]
+        asked.clear()
+        await refreshed(client, "ann:room.a")
+        assert asked == ["authenticate", None, None]
+
+
 # Hostile clients
+
+
+@pytest.mark.parametrize("waits_in", ["has_permission", "has_group_permission"])
+async def test_a_cancel_of_the_refresh_does_not_skip_what_is_asked_about_the_new_credential(make_app, waits_in):
+    asked = asyncio.Event()
+
+    async def waits(self, consumer, subject=None):
+        if "less" in consumer.user.groups and not hasattr(subject, "name"):
+            asked.set()
+            await asyncio.Event().wait()
+        return True
+
+    class Own(Room):
+        permission_classes = [type("Waits", (BasePermission,), {waits_in: waits})]
+
+    app = make_app(path("/{room}", Own))
+    async with WebsocketCommunicator(app, "/a", headers=bearer("ann:more")) as client:
+        await client.call("enter", {"group": "x"})
+        await client.send_json_to({"action": "authenticate", "request_id": 1, "data": {"token": "ann:less"}})
+        await asyncio.wait_for(asked.wait(), TIMEOUT)
+        await client.send_json_to({"action": "cancel", "data": {"request_id": 1}})
+        assert (await client.receive_json_from(timeout=TIMEOUT))["error"]["code"] == "cancelled"
+        await client.assert_closed(4401, timeout=TIMEOUT)
+    assert members(app, "x") == 0
+
+
+async def test_a_cancel_while_a_handler_explains_the_refusal_of_a_new_credential_does_not_skip_it_either(make_app):
+    asked = asyncio.Event()
+
+    class Less(BasePermission):
+        def has_permission(self, consumer, action=None):
+            return action is not None or "less" not in consumer.user.groups
+
+    async def explains(consumer, error):
+        asked.set()
+        await asyncio.Event().wait()
+
+    class Own(Room):
+        permission_classes = [Less]
+        exception_handlers = {PermissionDenied: explains}
+
+    async with WebsocketCommunicator(make_app(path("/{room}", Own)), "/a", headers=bearer("ann:more")) as client:
+        await client.send_json_to({"action": "authenticate", "request_id": 1, "data": {"token": "ann:less"}})
+        await asyncio.wait_for(asked.wait(), TIMEOUT)
+        await client.send_json_to({"action": "cancel", "data": {"request_id": 1}})
+        await client.assert_closed(4401, timeout=TIMEOUT)
 
 
 async def test_a_join_that_was_asked_with_an_old_credential_does_not_outlive_it(make_app):
