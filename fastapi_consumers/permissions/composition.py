@@ -303,7 +303,7 @@ def _check_sync(permission: BasePermission, *, is_operand: bool = False) -> None
             raise TypeError(
                 f"{permission!r}.{name}() is async, and would be asked for each event that is delivered: in an "
                 "expression with has_delivery_permission the operands of | and ~ are asked both. Write `def`, and "
-                "fetch what it needs before, for example in connect()."
+                "fetch what it needs before the groups are joined, for example in get_groups()."
             )
 
 
