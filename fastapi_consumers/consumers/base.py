@@ -21,7 +21,8 @@ from ..permitting import check_group_of, check_object, join_if_permitted
 from ..runtime import Consumers
 from ..streams import Recovery
 from ..types import CloseCode, check_close_code
-from .running import announce, run, serve
+from .announcing import announce
+from .running import run, serve
 
 F = TypeVar("F", bound=Callable[..., Any])
 

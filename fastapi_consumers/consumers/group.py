@@ -12,8 +12,8 @@ from ..permitting import join_if_permitted, sift
 from ..presence import Presence
 from ..recoveries import is_position
 from ..texts import gettext_lazy as _
+from .announcing import announce
 from .json import JSONConsumer
-from .running import announce
 
 
 class GroupConsumer(JSONConsumer, abstract=True):

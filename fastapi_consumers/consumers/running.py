@@ -35,6 +35,7 @@ from ..stepping import Resumed, settled
 from ..texts import gettext_lazy as _
 from ..throttling import check_throttles
 from ..types import CloseCode, Receive, Scope, Send
+from .announcing import announce, leaving
 
 if TYPE_CHECKING:
     from .base import Consumer
@@ -366,7 +367,7 @@ class _Life:
         steps.append(lambda: self._consumers.membership.leave_all(connection.member))
         if consumer is not None and self._connected:
             # Before the close handshake, which a peer that is half gone can make last.
-            steps += [_leaving(consumer, group) for group, announced in consumer._groups.items() if announced]
+            steps += [leaving(consumer, group) for group, announced in consumer._groups.items() if announced]
         steps.append(connection.end_socket)
         if self._lifespan is not None:
             steps.append(self._lifespan.aclose)
@@ -392,27 +393,3 @@ class _Life:
         self._consumers.admission.leave(connection)
         if outcome is not None and not isinstance(outcome, Exception):
             raise outcome
-
-
-def _leaving(consumer: "Consumer", group: str) -> Callable[[], Awaitable[None]]:
-    return lambda: announce(consumer, "leave", group)
-
-
-async def announce(consumer: "Consumer", name: str, group: str) -> None:
-    """Call the method and the registered functions for ``"join"`` or ``"leave"``."""
-    options = type(consumer)._meta
-    if name == "join":
-        presence = consumer._connection.plan.presence
-        if presence is not None:
-            await consumer.consumers.membership.enter(group, consumer._connection.member, presence, consumer)
-        consumer._groups[group] = True
-    else:
-        consumer._left = group
-    try:
-        method = f"on_{name}"
-        if method in options.overridden:
-            await settled(getattr(consumer, method)(group))
-        for handler in options.handlers.get(name, ()):
-            await settled(handler(consumer, group))
-    finally:
-        consumer._left = None

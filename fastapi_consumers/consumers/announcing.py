@@ -1,0 +1,34 @@
+"""Telling a consumer's hooks that it has joined or left a group."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from ..stepping import settled
+
+if TYPE_CHECKING:
+    from .base import Consumer
+
+
+def leaving(consumer: "Consumer", group: str) -> Callable[[], Awaitable[None]]:
+    """A step of teardown that announces a leave."""
+    return lambda: announce(consumer, "leave", group)
+
+
+async def announce(consumer: "Consumer", name: str, group: str) -> None:
+    """Call the method and the registered functions for ``"join"`` or ``"leave"``."""
+    options = type(consumer)._meta
+    if name == "join":
+        presence = consumer._connection.plan.presence
+        if presence is not None:
+            await consumer.consumers.membership.enter(group, consumer._connection.member, presence, consumer)
+        consumer._groups[group] = True
+    else:
+        consumer._left = group
+    try:
+        method = f"on_{name}"
+        if method in options.overridden:
+            await settled(getattr(consumer, method)(group))
+        for handler in options.handlers.get(name, ()):
+            await settled(handler(consumer, group))
+    finally:
+        consumer._left = None
