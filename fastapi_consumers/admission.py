@@ -5,11 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from .exceptions import Throttled
+from .exceptions import ConsumerError, Throttled
 from .identity import client_address, is_authenticated, user_id
 from .plan import Plan
 from .texts import gettext_lazy as _
 from .throttling import Rate, TokenBuckets
+from .types import CloseCode
+
+#: What the connections of the whole process are counted under.
+_ALL = "max_connections_per_process"
 
 
 class Admission:
@@ -20,17 +24,33 @@ class Admission:
 
     Args:
         rates: how fast connections may come; nothing for as fast as they like.
+        max_connections: how many there may be, of all classes; ``None`` for as many as come.
     """
 
-    def __init__(self, rates: tuple[Rate, ...] = (), clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rates: tuple[Rate, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        max_connections: int | None = None,
+    ) -> None:
         self._rates = rates
+        self._max_connections = max_connections
         self._buckets = TokenBuckets(clock)
         self._counts: Counter[Hashable] = Counter()
         #: What each connection is counted under.
         self._held: dict[Any, list[Hashable]] = {}
 
-    def knock(self) -> None:
-        """A connection has come. Raises ``Throttled`` with the code ``too_many_connections`` if that was too fast."""
+    def knock(self, connection: Any) -> None:
+        """A connection has come; count it.
+
+        Raises ``ConsumerError`` with the code ``too_many_connections``, whose close code is 1013, if the process has as
+        many as it may; ``Throttled`` with the same code if it came too fast.
+        """
+        if self._max_connections is not None:
+            if self._counts.get(_ALL, 0) >= self._max_connections:
+                raise _full()
+            self._count(connection, _ALL)
         if self._rates and (wait := self._buckets.hit("", self._rates)) > 0:
             raise _too_many(wait)
 
@@ -56,6 +76,9 @@ class Admission:
         key = (name, plan.cls if name in plan.options.limits else None, ident)
         if self._counts.get(key, 0) >= limit:
             raise _too_many(None)
+        self._count(connection, key)
+
+    def _count(self, connection: Any, key: Hashable) -> None:
         self._counts[key] += 1
         self._held.setdefault(connection, []).append(key)
 
@@ -65,6 +88,12 @@ class Admission:
             self._counts[key] -= 1
             if not self._counts[key]:
                 del self._counts[key]
+
+
+def _full() -> ConsumerError:
+    error = ConsumerError("too_many_connections", _("Too many connections."), close_code=CloseCode.TRY_AGAIN_LATER)
+    error.http_status = 503  # Not the client's doing: another process may have room.
+    return error
 
 
 def _too_many(wait: float | None) -> Throttled:

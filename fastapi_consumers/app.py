@@ -25,6 +25,7 @@ from .routing import ChannelRoute, app_route, check_included, route_problems
 from .runtime import Consumers
 from .settings import (
     check_app,
+    check_count,
     check_options,
     check_throttle_failure,
     check_token_keys,
@@ -57,6 +58,7 @@ def add_consumers(
     throttle_classes: Sequence[Any] = (),
     connection_throttle_classes: Sequence[Any] = (),
     max_connection_rate: str | None = None,
+    max_connections_per_process: int | None = None,
     trusted_proxies: Sequence[str] | None = None,
     pagination_class: Any = None,
     exception_handlers: Mapping[type[Exception], ExceptionHandler] | None = None,
@@ -98,6 +100,8 @@ def add_consumers(
             itself, ``open`` lets all of them pass, ``closed`` refuses them with ``limiter_unavailable``.
         max_connection_rate: how fast connections may come to one process, such as ``"100/second"``; more are refused
             before anything else is asked, with ``too_many_connections``.
+        max_connections_per_process: how many connections one process holds, of all classes; more are refused with
+            ``too_many_connections``, 503 and close code 1013.
         trusted_proxies: networks such as ``10.0.0.0/8`` whose ``X-Forwarded-For`` says where a client is. Leave it out
             where the server is told so, as uvicorn is by ``--forwarded-allow-ips``.
         exception_handlers: exception class to ``async def handler(consumer, exc) -> ConsumerError | None``.
@@ -151,6 +155,7 @@ def add_consumers(
     chosen = chosen_transport(url, transport, broadcast, broker_timeout, problems)
     history, presence, buckets = HistoryBackend(None), None, None
     connection_rates = connection_rates_of(max_connection_rate, problems)
+    check_count("max_connections_per_process", max_connections_per_process, problems)
     check_throttle_failure(throttle_failure, problems)
     if chosen is not None:
         try:
@@ -179,6 +184,7 @@ def add_consumers(
         direct_writes=direct_writes,
         buckets=buckets,
         connection_rates=connection_rates,
+        max_connections=max_connections_per_process,
     )
     for route in channel_routes:
         consumers.add_history(route.consumer_class._meta)

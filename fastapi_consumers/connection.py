@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -14,7 +15,9 @@ from .denial import can_deny, deny
 from .exceptions import ConsumerError
 from .fanning import Member
 from .identity import ANONYMOUS
+from .idling import Idle
 from .inbox import Disconnected, Inbox
+from .lanes import stop_reading
 from .localization import ClientLanguage, told_to
 from .messages import Frame, Notice, bytes_frame, text_frame
 from .outbox import Outbox
@@ -22,7 +25,7 @@ from .overflowing import Overflowing
 from .plan import Plan
 from .protocols import JSON_FRAMER
 from .socket_view import SocketView, no_receive
-from .types import CloseCode, Message, Receive, Scope, Send, close_reason
+from .types import FLOODS, REASONS, CloseCode, Message, Receive, Scope, Send, close_reason
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +101,11 @@ class Connection:
             on_dropped=self._dropped,
         )
         self.overflowing = Overflowing(limits.overflow, consumers.overflows)
+        self._idle: Idle | None = None
+        if limits.idle_timeout is not None:
+            close = partial(self.shut, CloseCode.TIMEOUT, "idle_timeout")
+            self._idle = Idle(receive, consumers.deadlines, limits.idle_timeout, self._is_busy, close)
+            receive = self._idle.receive
         self.inbox = Inbox(
             receive,
             consumers.watch,
@@ -179,6 +187,8 @@ class Connection:
         if self._websocket is not None:
             self._show_accepted()
         self.outbox.open(self.consumers.find_lane(self._send))
+        if self._idle is not None:
+            self._idle.start()
 
     def _show_accepted(self) -> None:
         assert self._websocket is not None
@@ -243,6 +253,8 @@ class Connection:
                 if not self.is_lost and self.inbox.gone is None and not self._close_sent:
                     self._close_sent = True
                     await self._send(message)
+                    if self.close_code in FLOODS:
+                        stop_reading(self._send)
         except TimeoutError:
             # The socket takes no bytes, so a close frame cannot arrive either; the server drops the connection.
             self.outbox.abort()
@@ -262,7 +274,7 @@ class Connection:
         self.is_closing = True
         if self.close_code is None:
             self.close_code = code
-            self.close_reason = close_reason(reason or _REASONS.get(code, ""))
+            self.close_reason = close_reason(reason or REASONS.get(code, ""))
         self._interrupt()
 
     async def end_socket(self) -> None:
@@ -280,6 +292,8 @@ class Connection:
     async def finish(self) -> None:
         """End everything of the connection. The consumer has been torn down."""
         self.consumers.expiries.discard(self)
+        if self._idle is not None:
+            self._idle.stop()
         try:
             self.outbox.abort()
             await self.inbox.close()
@@ -287,7 +301,7 @@ class Connection:
             # soon as nobody has them, and not when the garbage collector comes round.
             self.outbox.detach()
             self.member.detach()
-            self.overflowing.hook = self._websocket = self.dispatcher = None
+            self.overflowing.hook = self._websocket = self.dispatcher = self._idle = None
         finally:
             if not self.ended.done():
                 self.ended.set_result(None)
@@ -352,6 +366,9 @@ class Connection:
             self._interrupted = False
             task.uncancel()
 
+    def _is_busy(self) -> bool:
+        return self._working or (self.dispatcher is not None and self.dispatcher.is_running)
+
     def _gone(self, code: int) -> None:
         # Seen by the pump. If nobody works, get() raises Disconnected by itself.
         if self._working:
@@ -388,13 +405,6 @@ class Connection:
     def _receive_message(self, message: dict[str, Any]) -> None:
         if self.dispatcher is not None:
             self.dispatcher.receive_message(message)
-
-
-_REASONS: dict[int, str] = {
-    CloseCode.MESSAGE_TOO_BIG: "message_too_big",
-    CloseCode.TOO_MANY_REQUESTS: "too_many_requests",
-    CloseCode.BAD_FRAMES: "bad_frames",
-}
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from .exceptions import (
     InternalError,
     InvalidFrame,
     StopConsumer,
+    Throttled,
 )
 from .explaining import explain
 from .identifying import refresh
@@ -28,7 +29,8 @@ from .permissions import check_permissions
 from .permitting import acting
 from .plan import ActionPlan
 from .protocols import Framer, Reader
-from .throttling import check_throttles
+from .redaction import without_input
+from .throttling import BaseThrottle, check_throttles
 from .types import CloseCode, RequestId
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Dispatcher:
         "_reader",
         "_reads_frames",
         "_running",
+        "_throttled",
         "_throttles",
         "turn",
     )
@@ -84,6 +87,8 @@ class Dispatcher:
         #: The consumer's throttles, unless they have counted the frame before it came here.
         self._throttles = self._plan.throttles if counts_requests else ()
         self._bad_frames = 0
+        #: Requests in a row that throttles have refused.
+        self._throttled = 0
         self._running = Cancelling(connection)
         self._mailbox: Mailbox | None = None
 
@@ -185,13 +190,23 @@ class Dispatcher:
 
     async def _check(self, plan: ActionPlan | None, action: Action | None) -> None:
         """Throttles, then permissions: the consumer's, then the action's."""
-        if self._throttles:
-            await check_throttles(self._throttles, self._consumer, action, self._connection.consumers.buckets)
-        if plan is not None and plan.throttles:
-            await check_throttles(plan.throttles, self._consumer, action, self._connection.consumers.buckets)
+        throttles = self._throttles + plan.throttles if plan is not None else self._throttles
+        if throttles:
+            await self.count(throttles, action)
         permissions = plan.permissions if plan is not None else self._plan.permissions
         if permissions:
             await check_permissions(permissions, self._consumer, action)
+
+    async def count(self, throttles: Sequence[BaseThrottle], action: Action | None) -> None:
+        """Count a request by these throttles. Raises what they raise; the answer to one too many closes the socket."""
+        try:
+            await check_throttles(throttles, self._consumer, action, self._connection.consumers.buckets)
+        except Throttled:
+            self._throttled += 1
+            # Those who keep to their limits come first.
+            await asyncio.sleep(0)
+            raise
+        self._throttled = 0
 
     async def _run(self, plan: ActionPlan, request: Request) -> None:
         with acting(self._consumer, plan) if plan.acts else nullcontext():
@@ -269,7 +284,8 @@ class Dispatcher:
         if isinstance(failure, StopConsumer):
             await self._connection.close(CloseCode.NORMAL)
             return None
-        error = await self.explain(failure, f"the action {request.action!r}")
+        known = request.action in self._plan.actions
+        error = await self.explain(failure, f"the action {request.action!r}" if known else "a request")
         if request.action is None and request.request_id is None:
             await self.tell(error)
         else:
@@ -293,12 +309,15 @@ class Dispatcher:
     async def _send_error(self, error: ConsumerError, frame_of: Callable[[Framer, ConsumerError], Frame]) -> None:
         try:
             frame = frame_of(self._framer, told_to(self._connection, error))
-        except Exception:
-            logger.exception("the error %r could not be encoded by %s", error.code, self._plan.options.name)
+        except Exception as failure:
+            name = self._plan.options.name
+            logger.error("the error %r could not be encoded by %s", error.code, name, exc_info=without_input(failure))
             frame = frame_of(self._plan.fallback, told_to(self._connection, InternalError()))
         await self._connection.send_frame(frame)
         if error.close:
             await self._connection.close(error.close_code, error.code)
+        elif self._throttled > self._plan.limits.max_throttled_requests:
+            await self._connection.close(CloseCode.TOO_MANY_REQUESTS, "too_many_requests")
 
     async def explain(self, failure: Exception, where: str) -> ConsumerError:
         """What the client is told of an exception. Never raises."""
@@ -335,6 +354,11 @@ class Dispatcher:
         """Put a new credential of the same user in the place of the connection's own."""
         return await refresh(self._consumer, token)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether actions run beside what the connection itself does."""
+        return bool(self._running.tasks)
+
     def cancel(self, request_id: RequestId) -> bool:
         """Cancel the concurrent request of this id, for a ``cancel`` whose turn has come: what waits was sent later."""
         return self._running.cancel(request_id, running_only=True)
@@ -358,8 +382,9 @@ class Dispatcher:
             reply = Reply("cancel", request.request_id, "ok")
             try:
                 frame_of_reply = self._framer.reply(reply)
-            except Exception:
-                logger.exception("the answer to a cancel could not be encoded by %s", self._plan.options.name)
+            except Exception as error:
+                name = self._plan.options.name
+                logger.error("the answer to a cancel could not be encoded by %s", name, exc_info=without_input(error))
                 frame_of_reply = self._plan.fallback.reply(reply)
             self._outbox.push(frame_of_reply)
         return None

@@ -15,6 +15,7 @@ from .messages import Event, Frame, Notice
 from .packets import BadPacket, Packet
 from .permissions import Delivery
 from .protocols import Framer
+from .redaction import without_input
 
 logger = logging.getLogger(__name__)
 
@@ -222,8 +223,9 @@ class Fanning:
             droppable = Droppable(group, key, lambda: gap_frame(framer, group))
         try:
             return framer.event(self._event), droppable
-        except Exception:
-            logger.exception("the event %r could not be encoded; members with this encoding miss it", self._packet.name)
+        except Exception as error:
+            why = "the event %r could not be encoded; members with this encoding miss it"
+            logger.error(why, self._packet.name, exc_info=without_input(error))
             return None, droppable
 
 
@@ -261,8 +263,9 @@ def tell(members: Iterable[Member], notice: Notice, late: Late | None = None) ->
 def _notice_frame(framer: Framer, notice: Notice) -> Frame | None:
     try:
         return framer.notice(notice)
-    except Exception:
-        logger.exception("the notice %r could not be encoded; members with this encoding miss it", notice.type)
+    except Exception as error:
+        why = "the notice %r could not be encoded; members with this encoding miss it"
+        logger.error(why, notice.type, exc_info=without_input(error))
         return None
 
 

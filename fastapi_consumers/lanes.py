@@ -25,6 +25,8 @@ _KNOWN = frozenset(
 )
 #: The function in which Starlette wraps ``send`` for each of its layers that handles exceptions. It changes nothing.
 _WRAPPER = "starlette._exception_handler", "wrap_app_handling_exceptions.<locals>.wrapped_app.<locals>.sender"
+#: Seconds that a client which is cut off has to see why.
+PARTING = 1.0
 #: How many of them may lie over each other: one for each mounted application, and a few.
 _MAX_WRAPPERS = 16
 
@@ -54,6 +56,24 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
     if not isinstance(writable, asyncio.Event) or not callable(write) or not callable(is_closing):
         return None, f"{type(protocol).__name__} is not as it was in the versions that are known"
     return Lane(writable.is_set, is_closing, write), f"the transport of {type(protocol).__name__}"
+
+
+def stop_reading(send: Send) -> None:
+    """Read nothing more from a socket that was sent a close frame, and drop it a moment later.
+
+    Uvicorn goes on reading until the peer has closed, for up to ten seconds, and one that floods does not. Nothing
+    happens on other servers.
+    """
+    server_send = _unwrapped(send)
+    function = getattr(server_send, "__func__", None)
+    transport = getattr(getattr(server_send, "__self__", None), "transport", None)
+    if not isinstance(function, FunctionType) or _origin(function) not in _KNOWN:
+        return
+    is_closing, pause_reading = getattr(transport, "is_closing", None), getattr(transport, "pause_reading", None)
+    abort = getattr(transport, "abort", None)
+    if callable(is_closing) and callable(pause_reading) and callable(abort) and not is_closing():
+        pause_reading()
+        asyncio.get_running_loop().call_later(PARTING, abort)
 
 
 def _unwrapped(send: Any) -> Any:

@@ -55,6 +55,11 @@ class Limits:
     authentication_grace: float = 10.0
     #: Frames in a row that are no requests; more closes with 4400.
     max_bad_frames: int = 50
+    #: Requests in a row that throttles refuse; more closes with 4429.
+    max_throttled_requests: int = 100
+    #: Seconds without a frame from the client until its socket closes with 4408; ``None`` for no limit, since clients
+    #: that only listen send none. One that waits for an action is not idle.
+    idle_timeout: float | None = None
     #: Actions marked ``concurrent`` that may run at the same time.
     max_concurrent_actions: int = 16
     #: Groups that one connection may be in.
@@ -75,10 +80,13 @@ class Limits:
 
 
 LIMIT_NAMES = tuple(limit.name for limit in dataclasses.fields(Limits))
+_OPTIONAL = {limit.name for limit in dataclasses.fields(Limits) if limit.default is None}
 
 
 def limit_mistake(name: str, value: Any) -> str | None:
     """What a value for this limit should have been, or ``None`` if it is valid."""
+    if name in _OPTIONAL and value is None:
+        return None
     if name.endswith(("_timeout", "_grace")):
         seconds = value.total_seconds() if isinstance(value, timedelta) else value
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -87,8 +95,6 @@ def limit_mistake(name: str, value: Any) -> str | None:
         return None if is_number and seconds > 0 and math.isfinite(seconds) else "seconds above 0, or a timedelta"
     if name == "overflow":
         return None if value in OVERFLOWS else f"one of {', '.join(map(repr, OVERFLOWS))}"
-    if name.startswith("max_connections") and value is None:
-        return None
     valid = isinstance(value, int) and not isinstance(value, bool) and value > 0
     return None if valid else "a whole number above 0"
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -56,6 +57,7 @@ class Consumers(Outreach):
         direct_writes: bool = True,
         buckets: Buckets | None = None,
         connection_rates: tuple[Rate, ...] = (),
+        max_connections: int | None = None,
     ) -> None:
         self._direct_writes = direct_writes
         #: The ways to a socket that the log has named; there are a handful.
@@ -64,8 +66,8 @@ class Consumers(Outreach):
         self.buckets: Buckets = buckets if buckets is not None else TokenBuckets()
         #: What it opens and closes, also if a test puts others in the place of ``buckets``.
         self._shared_buckets = buckets if isinstance(buckets, RedisBuckets) else None
-        self._connection_rates = connection_rates
-        self.admission = Admission(connection_rates)
+        self._new_admission = partial(Admission, connection_rates, max_connections=max_connections)
+        self.admission = self._new_admission()
         self.watch = Watch()
         #: When credentials end, on the clock of the wall; and until when sockets may be nobody's.
         self.expiries, self.deadlines = Deadlines(time.time), Deadlines(time.monotonic)
@@ -157,7 +159,7 @@ class Consumers(Outreach):
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.watch, self.connections = Watch(), set()
-        self.admission = Admission(self._connection_rates)
+        self.admission = self._new_admission()
         self.expiries, self.deadlines = Deadlines(time.time), Deadlines(time.monotonic)
 
     def add_history(self, options: ConsumerOptions) -> None:

@@ -41,6 +41,16 @@ class CloseCode(IntEnum):
     TOO_MANY_REQUESTS = 4429
 
 
+#: Close reasons of codes that are given without one.
+REASONS: dict[int, str] = {
+    CloseCode.MESSAGE_TOO_BIG: "message_too_big",
+    CloseCode.TOO_MANY_REQUESTS: "too_many_requests",
+    CloseCode.BAD_FRAMES: "bad_frames",
+}
+#: Closes of clients that send more than they may, and may go on doing so.
+FLOODS = frozenset({CloseCode.MESSAGE_TOO_BIG, CloseCode.BAD_FRAMES, CloseCode.TOO_MANY_REQUESTS})
+
+
 def check_close_code(code: Any) -> int:
     """``code`` if a close frame may carry it: 1000 to 1014 but 1004, 1005 and 1006, or 3000 to 4999 (RFC 6455, 7.4).
 

@@ -139,8 +139,8 @@ def test_overflow_is_one_of_four_policies():
         assert limit_mistake("overflow", value) == "one of 'disconnect', 'drop_oldest', 'drop_newest', 'coalesce'"
 
 
-def test_only_connections_may_be_unlimited() -> None:
-    unlimited = ["max_connections", "max_connections_per_user", "max_connections_per_address"]
+def test_only_connections_and_their_silence_may_be_unlimited() -> None:
+    unlimited = ["idle_timeout", "max_connections", "max_connections_per_user", "max_connections_per_address"]
     assert [name for name in LIMIT_NAMES if limit_mistake(name, None) is None] == unlimited
 
 

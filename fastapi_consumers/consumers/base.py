@@ -83,6 +83,8 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     authentication_timeout: ClassVar[float]
     authentication_grace: ClassVar[float]
     max_bad_frames: ClassVar[int]
+    max_throttled_requests: ClassVar[int]
+    idle_timeout: ClassVar[float | None]
     max_concurrent_actions: ClassVar[int]
     max_groups: ClassVar[int]
     max_connections: ClassVar[int | None]

@@ -68,7 +68,8 @@ class JSONConsumer(Consumer, abstract=True):
             return
         except (ValueError, RecursionError) as error:
             # Its text is the decoder's own business; who wants to say something raises InvalidFrame.
-            logger.debug("decode_json() of %s refused a frame: %s", type(self).__qualname__, error)
+            kind = type(error).__qualname__
+            logger.debug("decode_json() of %s refused a frame: %s", type(self).__qualname__, kind)
             await dispatcher.reject(InvalidFrame(_("The frame could not be decoded.")))
             return
         await self.receive_json(content)

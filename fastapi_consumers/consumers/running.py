@@ -30,6 +30,7 @@ from ..origins import is_allowed_origin
 from ..permissions import check_permissions
 from ..permitting import delivery_filter
 from ..recoveries import Recoveries
+from ..redaction import without_input
 from ..runtime import Consumers
 from ..stepping import Resumed, settled
 from ..texts import gettext_lazy as _
@@ -176,7 +177,7 @@ class _Life:
         if isinstance(failure, DenyConnection):
             return PermissionDenied()
         if self.connection.dispatcher is None:
-            logger.error("%s could not be made", self._cls.__qualname__, exc_info=failure)
+            logger.error("%s could not be made", self._cls.__qualname__, exc_info=without_input(failure))
             return InternalError()
         error: ConsumerError = await self.connection.dispatcher.explain(failure, "the handshake")
         return error
@@ -192,7 +193,7 @@ class _Life:
             connection.dispatcher.start()
         if hasattr(consumer, "encode_json"):
             connection.member.framer = plan.framer(connection.subprotocol)
-        self._consumers.admission.knock()
+        self._consumers.admission.knock(connection)
         if (proxies := self._consumers.defaults.trusted_proxies) is not None:
             scope[CLIENT_KEY] = proxies.address_of(scope)
         scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
@@ -317,7 +318,7 @@ class _Life:
         try:
             if connection.plan.throttles and connection.plan.counts_frames:
                 try:
-                    await check_throttles(connection.plan.throttles, consumer, None, self._consumers.buckets)
+                    await connection.dispatcher.count(connection.plan.throttles, None)
                 except ConsumerError as refusal:
                     if await self._refuse_request(frame, refusal):
                         return
@@ -354,7 +355,7 @@ class _Life:
         """Run every step, whatever those before it raised; then raise the outcome, unless it is an ``Exception``."""
         connection, consumer = self.connection, self._consumer
         if isinstance(outcome, Exception):
-            logger.error("%s failed", self._cls.__qualname__, exc_info=outcome)
+            logger.error("%s failed", self._cls.__qualname__, exc_info=without_input(outcome))
             connection.shut(CloseCode.INTERNAL_ERROR, "internal_error")
         elif outcome is not None:
             connection.shut(CloseCode.GOING_AWAY, "going_away")
@@ -386,7 +387,8 @@ class _Life:
                 pass
             except Exception as failure:
                 if not await is_handled(failure, consumer, connection):
-                    logger.exception("%s failed while it was torn down", self._cls.__qualname__)
+                    name = self._cls.__qualname__
+                    logger.error("%s failed while it was torn down", name, exc_info=without_input(failure))
             except BaseException as error:
                 outcome = error
         self._consumers.connections.discard(connection)

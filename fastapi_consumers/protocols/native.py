@@ -24,6 +24,7 @@ from ..codecs import (
 from ..dependencies import error_details
 from ..exceptions import ActionNotFound, ConsumerError, InternalError, InvalidData, InvalidFrame
 from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame
+from ..redaction import without_input
 from ..serializers import RequestSerializer, ResponseSerializer, data_of
 from ..texts import gettext_lazy as _
 from ..types import RequestId
@@ -263,7 +264,7 @@ def _details(error: Exception) -> list[dict[str, Any]]:
 
 def _broken(error: Exception, where: str) -> ConsumerError:
     """For an exception that says nothing of the client's data, but that the code which looked at it is broken."""
-    logger.error("%s failed", where, exc_info=error)
+    logger.error("%s failed", where, exc_info=without_input(error))
     return InternalError()
 
 
