@@ -55,7 +55,7 @@ class Limits:
     authentication_grace: float = 10.0
     #: Frames in a row that are no requests; more closes with 4400.
     max_bad_frames: int = 50
-    #: Requests in a row that throttles refuse; more closes with 4429.
+    #: Requests of a minute that throttles refuse; more closes with 4429.
     max_throttled_requests: int = 100
     #: Seconds without a frame from the client until its socket closes with 4408; ``None`` for no limit, since clients
     #: that only listen send none. One that waits for an action is not idle.

@@ -219,20 +219,25 @@ async def statuses(client: WebsocketCommunicator, *names: str) -> list[str]:
     return [(await client.receive_json_from(PATIENCE))["status"] for _ in names]
 
 
-async def test_a_request_that_passes_begins_the_count_anew(make_app):
-    clock = Clock()
+async def test_what_was_refused_is_forgotten_with_time_and_not_by_what_passes(make_app, monkeypatch):
+    clock, now = Clock(), Clock(1000.0)
+    monkeypatch.setattr("fastapi_consumers.dispatch.time.monotonic", now)
 
     class Hurried(Room):
         throttle_classes = ["1/second"]
-        max_throttled_requests = 2
+        max_throttled_requests = 4
 
     app = make_app(path("/", Hurried))
     app.state.consumers.buckets._clock = clock
     async with WebsocketCommunicator(app, "/") as client:
-        for _ in range(3):
+        for _ in range(5):
             assert await statuses(client, "echo", "echo", "echo") == ["ok", "error", "error"]
             clock.advance(1)
-        assert await statuses(client, *["echo"] * 4) == ["ok", "error", "error", "error"]
+            now.advance(30)
+        for _ in range(2):
+            assert await statuses(client, "echo", "echo", "echo") == ["ok", "error", "error"]
+            clock.advance(1)
+        assert await statuses(client, "echo", "echo") == ["ok", "error"]
         assert await closing(client) == (4429, "too_many_requests")
 
 

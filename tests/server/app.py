@@ -133,6 +133,14 @@ class Dropping(Patient):
         await self.broadcast("tick", [to, player, "x" * 4000], coalesce_key=player, exclude_self=True)
 
 
+class Limited(Target):
+    """Bounded as it should be where strangers may come."""
+
+    throttle_classes = ["100/second"]
+    max_throttled_requests = 50
+    max_connections_per_address = 30
+
+
 class Refused(Counted, GroupConsumer):
     """Its permission raises what the path names."""
 
@@ -165,6 +173,7 @@ class Relay(Counted, RelayConsumer):
 routes = [
     path("/target/{kind}/{room}", Target),
     path("/patient/{kind}/{room}", Patient),
+    path("/limited/{kind}/{room}", Limited),
     path("/drop_oldest/{kind}/{room}", Dropping.as_asgi(overflow="drop_oldest")),
     path("/drop_newest/{kind}/{room}", Dropping.as_asgi(overflow="drop_newest")),
     path("/coalesce/{kind}/{room}", Dropping.as_asgi(overflow="coalesce")),

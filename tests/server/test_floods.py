@@ -1,11 +1,13 @@
 """More than a connection may have waiting: it is slowed down, or closed with a stated code. Nobody else is touched."""
 
 import asyncio
+import contextlib
 import json
+from pathlib import Path
 
 import pytest
 
-from tests.server.client import PING, TEXT, Closed, frame
+from tests.server.client import CLOSE, PING, TEXT, Closed, Refusal, frame
 
 
 def request(action, number, /, **data):
@@ -174,3 +176,78 @@ async def test_many_connections_that_come_and_go_at_once_leave_nothing(server):
     for _ in range(4):
         await asyncio.gather(*[brief(number) for number in range(40)])
     await server.empty()
+
+
+def memory(pid):
+    """The resident memory of a process, in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmRSS")
+
+
+async def flood_until_closed(client, block):
+    """Send as fast as the socket takes it, whatever the server says, until it cuts the connection."""
+
+    async def send():
+        with contextlib.suppress(ConnectionError):
+            while True:
+                client.write(block)
+                await client.writer.drain()
+
+    sending = asyncio.create_task(send())
+    try:
+        closed = await client.closed()
+        # It was told; now it is cut off, although it neither stops nor answers.
+        await sending
+        return closed
+    finally:
+        sending.cancel()
+        await asyncio.wait([sending])
+
+
+async def test_a_flood_of_one_address_is_refused_throttled_and_cut_off_while_others_are_served(server):
+    pid = (await server.state())["pid"]
+    before = memory(pid)
+    others = [
+        await server.connect("/limited/flood/others", {"X-Forwarded-For": f"192.0.2.{number}"}) for number in range(5)
+    ]
+    dialled = await asyncio.gather(*[server.connect("/limited/flood/flood") for _ in range(50)], return_exceptions=True)
+    flooding = [client for client in dialled if not isinstance(client, BaseException)]
+    refusals = [refusal for refusal in dialled if isinstance(refusal, Refusal)]
+    assert (len(flooding), [refusal.status for refusal in refusals]) == (30, [429] * 20)
+    block = b"".join(request("echo", number, text="x" * 64) for number in range(500))
+    async with asyncio.timeout(60):
+        floods = asyncio.gather(*[flood_until_closed(client, block) for client in flooding])
+        asked = 0
+        while not floods.done() or asked < 20:
+            for other in others:
+                await other.send_json(action="echo", request_id=asked, data={"text": "still here"})
+                answer = await other.receive_json()
+                assert (answer["request_id"], answer.get("data")) == (asked, "still here"), answer
+            asked += 1
+            await asyncio.sleep(0.05)  # as often as it may
+        closed = await floods
+    assert {(each.code, each.reason) for each in closed} == {(4429, "too_many_requests")}
+    assert memory(pid) - before < 150
+    for other in others:
+        await other.close()
+
+
+async def test_who_ignores_a_close_is_cut_off_long_before_the_server_would(server):
+    client = await server.connect("/limited/flood/cut")
+    block = b"".join(request("echo", number, text="x" * 64) for number in range(500))
+    async with asyncio.timeout(8):  # Uvicorn gives a peer ten seconds to answer a close.
+        assert (await flood_until_closed(client, block)).code == 4429
+    await server.empty()
+
+
+async def test_a_client_that_answers_its_close_sees_the_code(server):
+    async with await server.connect("/limited/flood/polite") as client:
+        for number in range(160):
+            client.write(request("echo", number, text="x"))
+        assert (await client.closed()).code == 4429
+        client.write(frame(CLOSE, (4429).to_bytes(2)))
+        async with asyncio.timeout(8):
+            with pytest.raises(Closed):
+                await client.receive()
