@@ -12,7 +12,7 @@ from fastapi import FastAPI, WebSocket
 from uvicorn.server import ServerState
 
 from fastapi_consumers import GroupConsumer, action, add_consumers, path
-from fastapi_consumers.lanes import Lane, find_lane
+from fastapi_consumers.lanes import Lane, find_lane, stop_reading
 from tests.server.client import CLOSE, TEXT, frame, handshake
 
 CLASSES = {
@@ -412,3 +412,49 @@ async def test_nothing_is_written_after_the_close_frame(serve):
     event = unmasked(TEXT, b'{"type":"event","event":"said","group":"room","data":1}')
     assert member.transport.written[1:] == [event, unmasked(CLOSE, (4000).to_bytes(2))]
     assert not member.transport.closing
+
+
+# -- the end of the way ---------------------------------------------------------------------------------------------
+
+
+class Socket(Transport):
+    def __init__(self):
+        super().__init__()
+        self.paused = self.aborted = False
+
+    def pause_reading(self):
+        self.paused = True
+
+    def abort(self):
+        self.aborted = True
+        self.more.set()
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("name", CLASSES)
+async def test_who_is_cut_off_is_not_read_and_dropped_after_a_moment(name, deflate, monkeypatch):
+    monkeypatch.setattr("fastapi_consumers.lanes.PARTING", 0.01)
+    protocol = protocol_of(uvicorn.importer.import_from_string(CLASSES[name]), deflate=deflate)
+    protocol.transport = socket = Socket()
+    stop_reading(protocol.send)
+    assert (socket.paused, socket.aborted) == (True, False)
+    async with asyncio.timeout(10):
+        await socket.more.wait()
+    assert socket.aborted
+
+
+async def test_a_socket_that_closes_already_or_is_unknown_is_let_be(monkeypatch):
+    monkeypatch.setattr("fastapi_consumers.lanes.PARTING", 0)
+    protocol = protocol_of(uvicorn.importer.import_from_string(CLASSES["websockets-sansio"]))
+    protocol.transport = socket = Socket()
+
+    async def send(message): ...
+
+    stop_reading(send)
+    socket.closing = True
+    stop_reading(protocol.send)
+    del protocol.transport
+    stop_reading(protocol.send)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (socket.paused, socket.aborted) == (False, False)
