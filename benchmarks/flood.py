@@ -2,7 +2,7 @@
 """What others notice of a flood: many connections of one address send as fast as they can, some others now and then.
 
 python benchmarks/flood.py                                  # 1 000 connections for 10 s, every case
-python benchmarks/flood.py --only bare,limits --conns 200   # some cases
+python benchmarks/flood.py --only limits,limits_small --rounds 5
 python benchmarks/flood.py --polite                         # the flood stops where it is told to close
 
 Needs gcc, `taskset`, and uvicorn with uvloop. The server has one core. The other one has both generators, of which the
@@ -19,6 +19,7 @@ import json
 import os
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -195,29 +196,50 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="characters of a request's text")
     parser.add_argument("--dur", type=float, default=10.0, help="seconds")
     parser.add_argument("--polite", action="store_true", help="a flooding connection stops when it is told to close")
-    parser.add_argument("--json", action="store_true", help="print all that was measured")
+    parser.add_argument("--rounds", type=int, default=1, help="the cases take turns so often")
     options = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     source = HERE / "loadgen" / "wsload.c"
     subprocess.run(["gcc", "-O2", "-Wall", "-o", str(WORK / "wsload"), str(source)], check=True)
-    for case in options.only.split(","):
-        found = measure(case, options)
-        if options.json:
-            print(json.dumps({case: found}))
-        alone, beside, flood = found["alone"], found["beside"], found["flood"]
-        print(
-            f"{TOLD[case]}\n"
-            f"  others: p50 {alone['p50_us'] / 1000:.2f} -> {beside['p50_us'] / 1000:.2f} ms, "
-            f"p99 {alone['p99_us'] / 1000:.2f} -> {beside['p99_us'] / 1000:.2f} ms "
-            f"({beside['p99_us'] / alone['p99_us']:.1f} times), the slowest {beside['max_us'] / 1000:.0f} ms, "
-            f"answered {beside['answered']} of {beside['sent']}\n"
-            f"  flood: {flood['dials']} dialled, {flood['refused']} refused, at most {flood['most_open']} open, "
-            f"{flood['left']} left; {flood['frames_sent']:.0f} sent, {flood['answers']} answered, "
-            f"closed {flood['closed']}\n"
-            f"  memory {found['before']:.0f} -> {found['largest']:.0f} MiB; CPU: server {beside['srv_cpu']:.2f}, "
-            f"flood {flood['cpu']:.2f}, others {beside['lg_cpu']:.2f}",
-            flush=True,
-        )
+    cases = options.only.split(",")
+    seen: dict[str, list[dict[str, Any]]] = {case: [] for case in cases}
+    for _ in range(options.rounds):
+        for case in cases:
+            seen[case].append(measure(case, options))
+            show(case, seen[case][-1])
+    if options.rounds > 1:
+        print("\nmedians over the rounds (lowest to highest)")
+        for case, rounds in seen.items():
+            before = [found["alone"]["p99_us"] / 1000 for found in rounds]
+            after = [found["beside"]["p99_us"] / 1000 for found in rounds]
+            times = [beside / alone for alone, beside in zip(before, after, strict=True)]
+            slowest = [found["beside"]["max_us"] / 1000 for found in rounds]
+            memory = [found["largest"] - found["before"] for found in rounds]
+            print(
+                f"{TOLD[case]}\n  p99 {spread(before)} -> {spread(after)} ms, {spread(times)} times; "
+                f"the slowest {spread(slowest)} ms; memory +{spread(memory)} MiB"
+            )
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def show(case: str, found: dict[str, Any]) -> None:
+    alone, beside, flood = found["alone"], found["beside"], found["flood"]
+    print(
+        f"{TOLD[case]}\n"
+        f"  others: p50 {alone['p50_us'] / 1000:.2f} -> {beside['p50_us'] / 1000:.2f} ms, "
+        f"p99 {alone['p99_us'] / 1000:.2f} -> {beside['p99_us'] / 1000:.2f} ms "
+        f"({beside['p99_us'] / alone['p99_us']:.1f} times), the slowest {beside['max_us'] / 1000:.0f} ms, "
+        f"answered {beside['answered']} of {beside['sent']}\n"
+        f"  flood: {flood['dials']} dialled, {flood['refused']} refused, at most {flood['most_open']} open, "
+        f"{flood['left']} left; {flood['frames_sent']:.0f} sent, {flood['answers']} answered, "
+        f"closed {flood['closed']}\n"
+        f"  memory {found['before']:.0f} -> {found['largest']:.0f} MiB; CPU: server {beside['srv_cpu']:.2f}, "
+        f"flood {flood['cpu']:.2f}, others {beside['lg_cpu']:.2f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

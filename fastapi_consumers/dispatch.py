@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, nullcontext
 from typing import Any
@@ -31,16 +30,13 @@ from .permitting import acting
 from .plan import ActionPlan
 from .protocols import Framer, Reader
 from .redaction import without_input
-from .throttling import BaseThrottle, check_throttles
+from .throttling import BaseThrottle, Refusals, check_throttles
 from .types import CloseCode, RequestId
 
 logger = logging.getLogger(__name__)
 
 #: Parts of a stream, or frames, that are dealt with before others get their turn even if nothing has to wait.
 FAIR_SHARE = 64
-
-#: Seconds in which a client may have ``max_throttled_requests`` refused.
-THROTTLED_WINDOW = 60.0
 
 #: Seconds that concurrent actions and event methods get to end once they are cancelled.
 CANCEL_TIMEOUT = 5.0
@@ -58,7 +54,6 @@ class Dispatcher:
         "_connection",
         "_consumer",
         "_direct",
-        "_forgotten",
         "_frame_type",
         "_framer",
         "_guarded",
@@ -68,6 +63,7 @@ class Dispatcher:
         "_read",
         "_reader",
         "_reads_frames",
+        "_refusals",
         "_running",
         "_throttles",
         "turn",
@@ -91,8 +87,7 @@ class Dispatcher:
         #: The consumer's throttles, unless they have counted the frame before it came here.
         self._throttles = self._plan.throttles if counts_requests else ()
         self._bad_frames = 0
-        #: When all requests that throttles have refused are forgotten, on the monotonic clock.
-        self._forgotten = 0.0
+        self._refusals = Refusals(self._plan.limits.max_throttled_requests)
         self._running = Cancelling(connection)
         self._mailbox: Mailbox | None = None
 
@@ -206,9 +201,7 @@ class Dispatcher:
         try:
             await check_throttles(throttles, self._consumer, action, self._connection.consumers.buckets)
         except Throttled:
-            # A bucket of refusals that fills evenly, as those of the throttles do.
-            self._forgotten = max(self._forgotten, time.monotonic())
-            self._forgotten += THROTTLED_WINDOW / self._plan.limits.max_throttled_requests
+            self._refusals.add()
             # Those who keep to their limits come first.
             await asyncio.sleep(0)
             raise
@@ -321,7 +314,7 @@ class Dispatcher:
         await self._connection.send_frame(frame)
         if error.close:
             await self._connection.close(error.close_code, error.code)
-        elif self._forgotten and self._forgotten > time.monotonic() + THROTTLED_WINDOW:
+        elif self._refusals.is_flood:
             await self._connection.close(CloseCode.TOO_MANY_REQUESTS, "too_many_requests")
 
     async def explain(self, failure: Exception, where: str) -> ConsumerError:

@@ -25,6 +25,7 @@ from .http import RateLimit
 from .memory import TokenBuckets
 from .rates import Buckets, Rate, parse_rate
 from .redis import FAILURE_MODES, FailureMode, RedisBuckets
+from .refusals import Refusals
 
 __all__ = [
     "FAILURE_MODES",
@@ -38,6 +39,7 @@ __all__ = [
     "RateLimit",
     "RateThrottle",
     "RedisBuckets",
+    "Refusals",
     "TokenBuckets",
     "UserRateThrottle",
     "check_throttles",

@@ -221,7 +221,7 @@ async def statuses(client: WebsocketCommunicator, *names: str) -> list[str]:
 
 async def test_what_was_refused_is_forgotten_with_time_and_not_by_what_passes(make_app, monkeypatch):
     clock, now = Clock(), Clock(1000.0)
-    monkeypatch.setattr("fastapi_consumers.dispatch.time.monotonic", now)
+    monkeypatch.setattr("fastapi_consumers.throttling.refusals.time.monotonic", now)
 
     class Hurried(Room):
         throttle_classes = ["1/second"]
