@@ -14,6 +14,7 @@ from .action_pagination import checked_pagination
 from .answering import answer_consumer_error
 from .authentication import TokenKeys, compile_authentications
 from .backends import HistoryBackend, history_backend, presence_store, rate_buckets
+from .draining import DRAIN_TIMEOUT
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem
 from .history import HistoryStore
 from .localization import localization_of
@@ -32,6 +33,7 @@ from .settings import (
     chosen_transport,
     compiled,
     connection_rates_of,
+    drain_timeout_of,
     proxies_of,
     throttles_of,
 )
@@ -73,6 +75,7 @@ def add_consumers(
     language_cookie_key: str | None = None,
     translations: Sequence[str | os.PathLike[str] | Translations] = (),
     direct_writes: bool = True,
+    drain_timeout: float | timedelta = DRAIN_TIMEOUT,
     **limits: Any,
 ) -> Consumers:
     """Set up an application: routes, transport, policies that hold where a class says nothing else.
@@ -119,6 +122,9 @@ def add_consumers(
         translations: folders with catalogs of your own, which come before the package's: paths, or ``Translations``.
         direct_writes: write frames straight to the server's transport where that is known to be the same as its
             ``send``, which it is under uvicorn on connections without compression. ``False``: always ``send``.
+        drain_timeout: seconds that the process takes at the most, once it is told to stop, to close its sockets: one
+            after another where others may take them over, each when what it asked for has been answered. 0: the server
+            closes all of them at once.
         limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.
 
     Returns the app's ``Consumers``, also found as ``app.state.consumers``. Raises ``ImproperlyConfigured`` with all
@@ -155,7 +161,7 @@ def add_consumers(
     chosen = chosen_transport(url, transport, broadcast, broker_timeout, problems)
     history, presence, buckets = HistoryBackend(None), None, None
     connection_rates = connection_rates_of(max_connection_rate, problems)
-    check_count("max_connections_per_process", max_connections_per_process, problems)
+    drain_seconds = drain_timeout_of(drain_timeout, problems)
     check_throttle_failure(throttle_failure, problems)
     if chosen is not None:
         try:
@@ -184,7 +190,7 @@ def add_consumers(
         direct_writes=direct_writes,
         buckets=buckets,
         connection_rates=connection_rates,
-        max_connections=max_connections_per_process,
+        drain_timeout=drain_seconds,
     )
     for route in channel_routes:
         consumers.add_history(route.consumer_class._meta)

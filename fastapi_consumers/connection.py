@@ -267,15 +267,19 @@ class Connection:
         except Exception as error:
             logger.debug("the client went during the handshake: %r", error)
 
-    def shut(self, code: int, reason: str = "") -> None:
-        """Have the connection closed by whoever runs it, from anywhere and at once."""
+    def shut(self, code: int, reason: str = "", *, gently: bool = False) -> None:
+        """Have the connection closed by whoever runs it, from anywhere and at once.
+
+        ``gently``: once what the consumer works on has ended, and its answer has been sent.
+        """
         if self._closing or self.ended.done():
             return
         self.is_closing = True
         if self.close_code is None:
             self.close_code = code
-            self.close_reason = close_reason(reason or REASONS.get(code, ""))
-        self._interrupt()
+            self.close_reason = close_reason(reason or _REASONS.get(code, ""))
+        if not (gently and self._working):
+            self._interrupt()
 
     async def end_socket(self) -> None:
         """Close, if that is still to be done. From here on nothing interrupts the task, for teardown runs."""

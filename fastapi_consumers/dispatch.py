@@ -395,11 +395,16 @@ class Dispatcher:
             self._mailbox = Mailbox(self._consumer, self._connection, self.turn)
         self._mailbox.put(message)
 
-    async def stop(self) -> None:
-        """Cancel everything that still runs, and wait for it."""
+    def running(self) -> set[asyncio.Task[None]]:
+        """Concurrent actions and event methods, which run beside the connection's own task."""
         tasks = {*self._running.tasks}
         if self._mailbox is not None and self._mailbox.task is not None:
             tasks.add(self._mailbox.task)
+        return tasks
+
+    async def stop(self) -> None:
+        """Cancel everything that still runs, and wait for it."""
+        tasks = self.running()
         for task in tasks:
             task.cancel()
         if tasks:

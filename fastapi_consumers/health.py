@@ -23,13 +23,14 @@ BrokerEvent = Literal["lost", "back"]
 class Health(TypedDict):
     """The answer of a health endpoint, in JSON.
 
-    ``healthy``: whether packets are published and received, as far as is known without asking. ``broker_lost_for``:
-    since how many seconds not, or ``None``. ``broker_losses``: how often it was lost since the start. The counts are
-    this process's; ``transport``, ``history`` and ``limiter`` hold counters by names of their own, none of which goes
-    down.
+    ``healthy``: whether packets are published and received, as far as is known without asking. ``draining``: whether
+    new sockets are refused, since the process is about to stop. ``broker_lost_for``: since how many seconds the broker
+    is lost, or ``None``. ``broker_losses``: how often it was lost since the start. The counts are this process's;
+    ``transport``, ``history`` and ``limiter`` hold counters by names of their own, none of which goes down.
     """
 
     healthy: bool
+    draining: bool
     broker_lost_for: float | None
     broker_losses: int
     connections: int

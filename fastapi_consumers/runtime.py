@@ -5,7 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +15,7 @@ from .admission import Admission
 from .backends import HistoryBackend, history_backend, presence_store
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
+from .draining import DRAIN_TIMEOUT, Draining
 from .exceptions import ImproperlyConfigured, Problem
 from .health import Broker, BrokerEvent, F, Health
 from .histories import Histories
@@ -57,7 +58,7 @@ class Consumers(Outreach):
         direct_writes: bool = True,
         buckets: Buckets | None = None,
         connection_rates: tuple[Rate, ...] = (),
-        max_connections: int | None = None,
+        drain_timeout: float = DRAIN_TIMEOUT,
     ) -> None:
         self._direct_writes = direct_writes
         #: The ways to a socket that the log has named; there are a handful.
@@ -82,6 +83,8 @@ class Consumers(Outreach):
         self._keeps_history = False
         self._presence = presence if presence is not None else presence_store(self._transport, None)
         self._broker = Broker()
+        self._drain_timeout = drain_timeout
+        self.draining = self._new_draining()
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.layer = ChannelLayer(self._ready_hub)
@@ -148,6 +151,7 @@ class Consumers(Outreach):
             raise
         else:
             self._loop = loop
+            self.draining.arm()
         finally:
             self._opening = None
 
@@ -155,11 +159,16 @@ class Consumers(Outreach):
         history = self._history
         return Hub(self._transport, history.store, store_publishes=history.publishes, broker=self._broker)
 
+    def _new_draining(self) -> Draining:
+        return Draining(self.connections, self._drain_timeout, spreads=self._transport.is_distributed)
+
     def _renew(self) -> None:
+        self.draining.close()
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.watch, self.connections = Watch(), set()
-        self.admission = self._new_admission()
+        self.draining = self._new_draining()
+        self.admission = Admission(self._connection_rates)
         self.expiries, self.deadlines = Deadlines(time.time), Deadlines(time.monotonic)
 
     def add_history(self, options: ConsumerOptions) -> None:
@@ -211,6 +220,7 @@ class Consumers(Outreach):
         streams = self.hub.streams
         return Health(
             healthy=self.is_open and self._transport.is_healthy,
+            draining=self.draining.has_begun,
             broker_lost_for=self._broker.lost_for,
             broker_losses=self._broker.losses,
             connections=len(self.connections),
@@ -230,6 +240,21 @@ class Consumers(Outreach):
     def check(self) -> None:
         """Called when the app's own lifespan has started. Raises ``ImproperlyConfigured`` if it broke the transport."""
         self._transport.check()
+
+    async def drain(self, timeout: float | timedelta | None = None) -> None:
+        """Take this process out of service: let no new sockets in, and close those that there are, over a while.
+
+        It begins by itself when the server is told to stop. New handshakes are refused with 503 and ``service_restart``
+        from then on. Members are told ``closing``, actions that run come to their end, and sockets close with 1012.
+
+        Args:
+            timeout: seconds that it may take; by default what ``add_consumers`` was given as ``drain_timeout``. What
+                still runs when nine tenths are over is cancelled.
+
+        Returns when no connection is left, or the time is over. A second call waits for the end of the first. There is
+        no way back but a restart. An action that waits for it is one that runs: it is cancelled in the end.
+        """
+        await self.draining.drain(timeout.total_seconds() if isinstance(timeout, timedelta) else timeout)
 
     async def close(self) -> None:
         """Close what is open: sockets with 1012, then the transport."""

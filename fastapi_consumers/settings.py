@@ -1,5 +1,6 @@
 """What ``add_consumers`` is given, checked: each function adds the mistakes that it finds, and raises none."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
@@ -107,11 +108,13 @@ def proxies_of(networks: Any, problems: list[Problem]) -> TrustedProxies | None:
         return None
 
 
-def check_count(name: str, value: Any, problems: list[Problem]) -> None:
-    """A whole number above 0, or nothing."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        expected = "a whole number above 0, or None"
-        problems.append(Problem("bad-limit", "add_consumers()", f"{name}={value!r}", expected, f"mend {name}"))
+def drain_timeout_of(timeout: Any, problems: list[Problem]) -> float:
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds) and seconds >= 0:
+        return float(seconds)
+    expected, fix = "seconds of at least 0, or a timedelta", "write drain_timeout=10, or 0 for none"
+    problems.append(Problem("bad-drain-timeout", "add_consumers()", repr(timeout), expected, fix))
+    return 0.0
 
 
 def connection_rates_of(rate: Any, problems: list[Problem]) -> tuple[Rate, ...]:

@@ -193,7 +193,8 @@ class _Life:
             connection.dispatcher.start()
         if hasattr(consumer, "encode_json"):
             connection.member.framer = plan.framer(connection.subprotocol)
-        self._consumers.admission.knock(connection)
+        self._consumers.draining.check()
+        self._consumers.admission.knock()
         if (proxies := self._consumers.defaults.trusted_proxies) is not None:
             scope[CLIENT_KEY] = proxies.address_of(scope)
         scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}

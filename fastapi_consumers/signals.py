@@ -1,0 +1,116 @@
+"""What a process does before it obeys the signals that stop it: a server such as uvicorn closes its sockets at once."""
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import FrameType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[], Awaitable[Any]]
+Handler = Callable[[int, FrameType | None], Any]
+
+#: Those that uvicorn stops at; the last is Windows' (Ctrl+Break).
+NAMES = ("SIGTERM", "SIGINT", "SIGBREAK")
+#: Seconds in which a worker takes a second signal for the first: a terminal, or systemd, tells the whole group of
+#: processes, and the supervisor among them tells its workers once more.
+ECHO = 1.0
+
+
+class StopSignals:
+    """A signal handler that has work done first, and then calls the handler which it took the place of.
+
+    The work of all applications of an event loop runs side by side. They meet here, in the handler itself, so that no
+    module keeps any state. A second signal does not wait for the work: its handler is called at once, and the work goes
+    on for as long as that lets it.
+
+    Args:
+        previous: signal to the handler that was there.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, previous: Mapping[int, Handler]) -> None:
+        self.loop = loop
+        self._previous = previous
+        self._works: list[Work] = []
+        #: The first signal, and when it came.
+        self._received: tuple[int, float] | None = None
+        self._is_over = False
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        # The main thread may be anywhere: nothing is touched here that it could be at work on.
+        if self._received is None and self._works and self.loop.is_running():
+            self._received = number, time.monotonic()
+            self.loop.call_soon_threadsafe(self._begin)
+        elif self._is_over or not self._is_echo():
+            self._is_over = True
+            self._previous[number](number, frame)
+
+    def _is_echo(self) -> bool:
+        if self._received is None or multiprocessing.parent_process() is None:
+            return False
+        return time.monotonic() - self._received[1] < ECHO
+
+    def _begin(self) -> None:
+        self._task = self.loop.create_task(self._work())
+
+    async def _work(self) -> None:
+        results = await asyncio.gather(*[work() for work in self._works], return_exceptions=True)
+        for failure in results:
+            if isinstance(failure, BaseException):
+                logger.error("what was to be done before the process stops failed", exc_info=failure)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._received is not None and not self._is_over:
+            self._is_over = True
+            number, _ = self._received
+            self._previous[number](number, None)
+
+    def add(self, work: Work) -> None:
+        self._works.append(work)
+
+    def remove(self, work: Work) -> None:
+        """It is not to be done any more. The last one puts the handlers back that were there."""
+        self._works.remove(work)
+        if self._works:
+            return
+        for number, handler in self._previous.items():
+            # Whoever has put another in our place calls us, or not: that is theirs.
+            if signal.getsignal(number) is self:
+                signal.signal(number, handler)
+        self._hand_over()
+
+
+def before_stop(work: Work) -> Callable[[], None]:
+    """Have ``work`` done when the process is told to stop, before the handlers that are installed now hear of it.
+
+    Returns what takes that back. Nothing is changed where it could not help: in a thread, where Python lets nobody
+    handle signals, and where SIGTERM ends the process because no server handles it.
+    """
+    loop = asyncio.get_running_loop()
+    found = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(found):
+        return _nothing
+    if isinstance(found, StopSignals) and found.loop is loop:
+        handler = found
+    else:
+        numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+        handlers = {number: signal.getsignal(number) for number in numbers}
+        handler = StopSignals(
+            loop,
+            {n: each for n, each in handlers.items() if callable(each) and each is not signal.default_int_handler},
+        )
+        for number in handler._previous:
+            signal.signal(number, handler)
+    handler.add(work)
+    return lambda: handler.remove(work)
+
+
+def _nothing() -> None:
+    return None
