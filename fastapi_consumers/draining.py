@@ -147,8 +147,9 @@ class Draining:
 
     def _tell(self, connection: Any, longest: float) -> None:
         framer = connection.member.framer
-        # A consumer without one speaks a protocol of its own.
-        if framer is None or connection.is_closing or not connection.is_accepted:
+        # Who has no actions speaks a protocol of their own, or relays that of others.
+        speaks = framer is not None and getattr(connection.plan.cls, "_has_actions", False)
+        if not speaks or connection.is_closing or not connection.is_accepted:
             return
         fields = {"code": int(CloseCode.SERVICE_RESTART), "reconnect": True, "after": round(self._pause(longest), 3)}
         try:

@@ -18,8 +18,9 @@ Handler = Callable[[int, FrameType | None], Any]
 #: Those that uvicorn stops at; the last is Windows' (Ctrl+Break).
 NAMES = ("SIGTERM", "SIGINT", "SIGBREAK")
 #: Seconds in which a worker takes a second signal for the first: a terminal, or systemd, tells the whole group of
-#: processes, and the supervisor among them tells its workers once more.
-ECHO = 1.0
+#: processes, and the supervisor among them tells its workers once more. Uvicorn's looks every half a second, and asks
+#: its workers how they are before.
+ECHO = 3.0
 
 
 class StopSignals:

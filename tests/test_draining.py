@@ -2,11 +2,21 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from fastapi import FastAPI
 
-from fastapi_consumers import Consumer, GroupConsumer, ImproperlyConfigured, action, add_consumers, event, path
+from fastapi_consumers import (
+    Consumer,
+    GroupConsumer,
+    ImproperlyConfigured,
+    RelayConsumer,
+    action,
+    add_consumers,
+    event,
+    path,
+)
 from fastapi_consumers.testing import FaultyTransport, WebsocketCommunicator
 from fastapi_consumers.transports import MemoryTransport
 
@@ -52,6 +62,10 @@ class Raw(Consumer):
     """A protocol of its own."""
 
 
+class Relay(RelayConsumer):
+    groups = ["relay"]
+
+
 class Unspeakable(GroupConsumer):
     groups = ["unspeakable"]
 
@@ -79,7 +93,8 @@ class Elsewhere(MemoryTransport):
 
 def app_of(**options):
     app = FastAPI()
-    routes = [path("/room", Room), path("/told", Told), path("/raw", Raw), path("/x", Unspeakable), path("/slow", Slow)]
+    routes = [path("/room", Room), path("/told", Told), path("/raw", Raw), path("/relay", Relay)]
+    routes += [path("/x", Unspeakable), path("/slow", Slow)]
     consumers = add_consumers(app, routes, **options)
     consumers.gate, consumers.someone_works, consumers.working = asyncio.Event(), asyncio.Event(), 0
     return app
@@ -94,6 +109,13 @@ def closing(frame):
     assert {**frame, "after": 0} == {"type": "closing", "code": 1012, "reconnect": True, "after": 0}
     assert 0 <= frame["after"] <= 4
     return frame
+
+
+async def until(holds):
+    ends = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < ends
+        await asyncio.sleep(0.005)
 
 
 async def read(client):
@@ -143,9 +165,7 @@ async def test_what_waits_its_turn_and_what_runs_beside_it_is_answered_too(app):
         for number in (2, 3):
             await client.send_json_to({"action": "ping", "request_id": number})
         (connection,) = consumers.connections
-        async with asyncio.timeout(PATIENCE):
-            while connection.inbox.waiting < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: connection.inbox.waiting == 2)
         drain = asyncio.create_task(consumers.drain())
         closing(await read(client))
         consumers.gate.set()
@@ -178,9 +198,7 @@ async def test_what_does_not_end_in_time_is_cancelled(app):
     async with WebsocketCommunicator(app, "/room") as client, WebsocketCommunicator(app, "/room") as other:
         await client.send_json_to({"action": "slow", "request_id": 1})
         await other.send_json_to({"action": "beside", "request_id": 1})
-        async with asyncio.timeout(PATIENCE):
-            while consumers.working < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: consumers.working == 2)
         await consumers.drain(timeout=0.5)
         for each in (client, other):
             closing(await read(each))
@@ -231,9 +249,12 @@ async def test_a_handshake_that_is_under_way_is_finished_and_then_closed(app):
 
 async def test_who_speaks_a_protocol_of_their_own_is_closed_without_a_notice(app, caplog):
     consumers = app.state.consumers
-    async with WebsocketCommunicator(app, "/raw") as raw, WebsocketCommunicator(app, "/x") as unspeakable:
+    clients = [WebsocketCommunicator(app, url) for url in ("/raw", "/relay", "/x")]
+    async with consumers:
+        for client in clients:
+            await client.connect()
         await consumers.drain()
-        for client in (raw, unspeakable):
+        for client in clients:
             assert (await client.receive_output())["type"] == "websocket.close"
     assert "could not be encoded by Unspeakable" in caplog.text
 
@@ -261,9 +282,7 @@ async def test_where_there_are_other_processes_closes_are_spread_and_the_rest_is
         for client in clients:
             await client.connect()
         drain = asyncio.create_task(consumers.drain())
-        async with asyncio.timeout(PATIENCE):
-            while len(consumers.connections) == 40:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(consumers.connections) < 40)
         left = [client for client in clients if client.close_code is None]
         answers = await asyncio.gather(*[client.call("ping") for client in left], return_exceptions=True)
         # One or the other may have been sent away before it was answered.
