@@ -25,6 +25,8 @@ DRAIN_TIMEOUT = 5.0
 SPREAD, CUT = 0.8, 0.9
 #: Connections that are closed in a second at the least: to spread fewer helps nobody.
 MIN_RATE = 10.0
+#: Seconds between the notice and the close, in which a request may come that crossed with the notice.
+LINGER = 0.2
 #: Seconds between two batches at the most.
 BATCH = 0.2
 #: Seconds that a client is asked to stay away at the most; and how long it takes at the least until a process is there
@@ -137,7 +139,8 @@ class Draining:
 
     async def _see_off(self, connection: Any, longest: float) -> None:
         """Say that the end is near, let what runs or waits end, and close."""
-        self._tell(connection, longest)
+        if self._tell(connection, longest):
+            await asyncio.wait([connection.ended], timeout=LINGER)
         if connection.dispatcher is not None and (running := connection.dispatcher.running()):
             await asyncio.wait(running)
         while connection.inbox.waiting and not connection.ended.done():
@@ -145,14 +148,17 @@ class Draining:
         connection.shut(CloseCode.SERVICE_RESTART, REASON, gently=True)
         await asyncio.wait([connection.ended])
 
-    def _tell(self, connection: Any, longest: float) -> None:
+    def _tell(self, connection: Any, longest: float) -> bool:
+        """Send the notice; ``False`` if there is nobody to send it to."""
         framer = connection.member.framer
         # Who has no actions speaks a protocol of their own, or relays that of others.
         speaks = framer is not None and getattr(connection.plan.cls, "_has_actions", False)
         if not speaks or connection.is_closing or not connection.is_accepted:
-            return
+            return False
         fields = {"code": int(CloseCode.SERVICE_RESTART), "reconnect": True, "after": round(self._pause(longest), 3)}
         try:
             connection.outbox.push(framer.notice(Notice("closing", fields)))
         except Exception:
             logger.exception("the notice of the close could not be encoded by %s", connection.plan.options.name)
+            return False
+        return True

@@ -192,7 +192,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
-consumers = add_consumers(app, routes, allowed_origins=["*"])
+# What takes longer than a test has patience for does not keep the server from stopping.
+consumers = add_consumers(app, routes, allowed_origins=["*"], drain_timeout=0.5)
 
 
 class Seeing:
@@ -213,7 +214,7 @@ class Seeing:
 
 
 seen_app = FastAPI()
-add_consumers(seen_app, [path("/{kind}/{room}", Patient)], allowed_origins=["*"])
+add_consumers(seen_app, [path("/{kind}/{room}", Patient)], allowed_origins=["*"], drain_timeout=0.5)
 app.mount("/seen", Seeing(seen_app))
 
 

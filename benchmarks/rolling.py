@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""A rolling restart of two servers behind a TCP proxy, under load: who is away for how long, and what is lost?
+
+python benchmarks/rolling.py                                    # 200 clients, a drain of 10 s
+python benchmarks/rolling.py --drain-timeout 0                  # what uvicorn does by itself
+python benchmarks/rolling.py --clients 1000 --drain-timeout 30
+
+Each server is told to stop with SIGTERM, and started anew when it has ended. Clients of groups with history wait for as
+long as `closing` says and come back through the proxy, which asks every 0.2 s who is ready. Prints counts, and when the
+sockets were closed. Ends with 1 if an event was lost or came twice, or if somebody did not come back. The test
+tests/server/test_rolling.py is the short form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.server.rolling import Run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--rooms", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=40.0, help="events in a second, over all rooms")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of load before, between and after the restarts")
+    parser.add_argument("--drain-timeout", type=float, default=10.0)
+    options = vars(parser.parse_args())
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), **options)
+        asyncio.run(run.run())
+        print(run.report(), flush=True)
+        try:
+            run.verify()
+        except AssertionError:
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
