@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, WebSocketRoute, async_playwright, expect
 
 from examples.chat.app import make_app
 from fastapi_consumers.testing import lifespan
@@ -50,6 +50,22 @@ sys.path.append(sys.argv[1])
 import uvicorn
 uvicorn.Server(uvicorn.Config("examples.chat.app:app")).run([socket.socket(fileno=int(sys.argv[2]))])
 """
+
+
+#: How long a connection waits, in milliseconds, until it tries again.
+AWAY = """async () => {
+  const { Connection } = await import("/static/connection.js");
+  const connection = new Connection(`ws://${location.host}/fake`);
+  const times = {};
+  const again = new Promise((resolve) => connection.addEventListener("state", ({ detail: { state } }) => {
+    if (state === "connecting" && times.waiting !== undefined) resolve(performance.now() - times.waiting);
+    times[state] = performance.now();
+  }));
+  connection.open();
+  const away = await again;
+  connection.close();
+  return away;
+}"""
 
 
 class Demo:
@@ -603,6 +619,23 @@ async def test_a_restart_of_the_server_loses_nothing(house: House, demo: Demo, s
     await ada.press(ada.page.get_by_text("Frames on the wire"))
     await bob.say("After it")
     await ada.sees("You are back.", "After it")
+
+
+@pytest.mark.parametrize("screen", ["desk"])
+async def test_the_page_stays_away_for_as_long_as_the_server_says(house: House) -> None:
+    ada = await house.open("group")
+    sockets: list[WebSocketRoute] = []
+
+    async def serve(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
+        if len(sockets) == 1:
+            socket.send('{"type": "closing", "code": 1012, "reconnect": true, "after": 1.5}')
+            await socket.close(code=1012, reason="service_restart")
+
+    await ada.page.route_web_socket(re.compile("/fake$"), serve)
+    # By itself it would come back within half a second.
+    assert await ada.page.evaluate(AWAY) >= 1490
+    assert len(sockets) == 2
 
 
 @pytest.mark.parametrize("screen", ["desk"])

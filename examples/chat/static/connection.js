@@ -45,6 +45,7 @@ export class Connection extends EventTarget {
   #openedAt = null;
   #wasOpen = false;
   #error = null;
+  #after = null; // seconds that the server asked to wait before one comes back, as it closes on purpose
 
   /**
    * @param url where to, `ws:` or `wss:`.
@@ -66,7 +67,7 @@ export class Connection extends EventTarget {
   open() {
     clearTimeout(this.#timer);
     this.#forget();
-    this.#error = null;
+    this.#error = this.#after = null;
     this.#change("connecting");
     const url = new URL(this.#url);
     for (const [group, { epoch, offset }] of this.#positions) {
@@ -148,6 +149,8 @@ export class Connection extends EventTarget {
       this.#emit("notice", frame);
     } else if (frame.type === "gap" || frame.type === "presence") {
       this.#emit("notice", frame);
+    } else if (frame.type === "closing") {
+      this.#after = frame.after;
     } else if (frame.type === "error") {
       this.#error = frame.error;
     }
@@ -176,9 +179,9 @@ export class Connection extends EventTarget {
       this.#change("closed", { code, reason });
       return;
     }
-    // Half of it by chance, so that not everybody comes back at the same moment.
-    const delay = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** (this.#attempts - 1)) * (0.5 + Math.random() / 2);
-    this.#timer = setTimeout(() => this.open(), delay);
+    // Half of it by chance, so that not everybody comes back at the same moment. What the server says is by chance too.
+    const backoff = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** (this.#attempts - 1)) * (0.5 + Math.random() / 2);
+    this.#timer = setTimeout(() => this.open(), this.#after !== null ? this.#after * 1000 : backoff);
     this.#change("waiting", { code, reason });
   }
 

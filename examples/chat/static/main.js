@@ -179,7 +179,9 @@ function showState({ state, code, reason, error }) {
       text: full
         ? "Your place is taken at the moment. Trying again."
         : cameBefore
-          ? "The connection was lost. Trying to get you back in; what you write is kept."
+          ? code === 1012
+            ? "The server is restarting. You will be back in a moment; what you write is kept."
+            : "The connection was lost. Trying to get you back in; what you write is kept."
           : "The server cannot be reached. Trying again.",
       button: "Try now",
     }),
