@@ -191,7 +191,9 @@ async def connect(
         found = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         number = int(status.split(" ")[1])
         if number != 101:
-            raise Refusal(number, found, await reader.read())
+            # A proxy may keep the connection open.
+            size = found.get("content-length")
+            raise Refusal(number, found, await (reader.readexactly(int(size)) if size else reader.read()))
     except BaseException:
         await client.reset()
         raise

@@ -56,7 +56,11 @@ def serve(descriptor: int, settings: dict[str, Any]) -> None:
 
     app = FastAPI()
     consumers = add_consumers(
-        app, [path("/room/{room}", Room)], url=settings["url"], drain_timeout=settings["drain_timeout"]
+        app,
+        [path("/room/{room}", Room)],
+        url=settings["url"],
+        drain_timeout=settings["drain_timeout"],
+        broker_timeout=20,
     )
 
     @app.get("/ready")
@@ -319,7 +323,7 @@ class Run:
             try:
                 for name in ("one", "two"):
                     self.servers.append(await asyncio.to_thread(Server, self.folder / f"{name}.log", settings))
-                async with Proxy(self.servers) as self.proxy, Publisher(url) as publisher:
+                async with Proxy(self.servers) as self.proxy, Publisher(url, broker_timeout=20) as publisher:
                     await self._under_load(publisher)
             finally:
                 for server in self.servers:
