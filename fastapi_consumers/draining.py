@@ -110,7 +110,7 @@ class Draining:
                 await asyncio.wait(ending, timeout=max(0.0, began + timeout - loop.time()))
             logger.info("drained in %.1f s; %d connections have not ended", loop.time() - began, len(self._connections))
         finally:
-            for task in self._leaving.values():
+            for task in tuple(self._leaving.values()):
                 task.cancel()
 
     async def _close_all(self, began: float, spread: float) -> None:
@@ -131,11 +131,16 @@ class Draining:
             for connection in tuple(self._connections):
                 if connection.is_accepted and connection not in self._leaving:
                     self._send_off(connection, longest)
-            tasks = [task for task in self._leaving.values() if not task.done()]
-            await asyncio.wait(tasks, timeout=BATCH) if tasks else await asyncio.sleep(BATCH / 10)
+            if self._leaving:
+                await asyncio.wait(self._leaving.values(), timeout=BATCH)
+            else:
+                await asyncio.sleep(BATCH / 10)
 
     def _send_off(self, connection: Any, longest: float) -> None:
-        self._leaving[connection] = asyncio.get_running_loop().create_task(self._see_off(connection, longest))
+        task = asyncio.get_running_loop().create_task(self._see_off(connection, longest))
+        self._leaving[connection] = task
+        # It has ended by then, and is to be freed.
+        task.add_done_callback(lambda _: self._leaving.pop(connection, None))
 
     async def _see_off(self, connection: Any, longest: float) -> None:
         """Say that the end is near, let what runs or waits end, and close."""
