@@ -41,7 +41,7 @@ class StopSignals:
         #: The first signal, and when it came.
         self._received: tuple[int, float] | None = None
         self._is_over = False
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Future[Any]] = set()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         # The main thread may be anywhere: nothing is touched here that it could be at work on.
@@ -58,7 +58,7 @@ class StopSignals:
         return time.monotonic() - self._received[1] < ECHO
 
     def _begin(self) -> None:
-        self._task = self.loop.create_task(self._work())
+        self._tasks.add(self.loop.create_task(self._work()))
 
     async def _work(self) -> None:
         results = await asyncio.gather(*[work() for work in self._works], return_exceptions=True)
@@ -75,6 +75,9 @@ class StopSignals:
 
     def add(self, work: Work) -> None:
         self._works.append(work)
+        if self._received is not None:
+            # It came when the others had begun, who do not wait for it.
+            self._tasks.add(asyncio.ensure_future(work()))
 
     def remove(self, work: Work) -> None:
         """It is not to be done any more. The last one puts the handlers back that were there."""
@@ -95,19 +98,16 @@ def before_stop(work: Work) -> Callable[[], None]:
     handle signals, and where SIGTERM ends the process because no server handles it.
     """
     loop = asyncio.get_running_loop()
-    found = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or not callable(found):
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGTERM)):
         return _nothing
-    if isinstance(found, StopSignals) and found.loop is loop:
-        handler = found
-    else:
-        numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-        handlers = {number: signal.getsignal(number) for number in numbers}
-        handler = StopSignals(
-            loop,
-            {n: each for n, each in handlers.items() if callable(each) and each is not signal.default_int_handler},
-        )
-        for number in handler._previous:
+    found = {number: signal.getsignal(number) for name in NAMES if (number := getattr(signal, name, None)) is not None}
+    # Of another app. Somebody may have put a handler of their own before it, but hardly for each of the signals.
+    ours = (each for each in found.values() if isinstance(each, StopSignals) and each.loop is loop)
+    handler = next(ours, None)
+    if handler is None:
+        previous = {n: each for n, each in found.items() if callable(each) and each is not signal.default_int_handler}
+        handler = StopSignals(loop, previous)
+        for number in previous:
             signal.signal(number, handler)
     handler.add(work)
     return lambda: handler.remove(work)

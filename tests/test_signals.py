@@ -109,6 +109,39 @@ async def test_the_work_of_two_apps_runs_side_by_side(server):
     assert signal.getsignal(signal.SIGTERM) is server
 
 
+async def test_work_that_comes_late_is_begun_at_once(server):
+    one, two = Work(), Work()
+    first = before_stop(one)
+    signal.raise_signal(signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE):
+        await one.begun.wait()
+        second = before_stop(two)
+        await two.begun.wait()
+    one.may_end.set()
+    two.may_end.set()
+    await server.stops()
+    first()
+    second()
+
+
+async def test_an_app_finds_another_one_behind_a_handler_that_came_between(server):
+    one, two = Work(), Work()
+    first = before_stop(one)
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda number, frame: before(number, frame))
+    second = before_stop(two)
+    signal.raise_signal(signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE):
+        await one.begun.wait()
+        await two.begun.wait()
+    one.may_end.set()
+    two.may_end.set()
+    await server.stops()
+    first()
+    second()
+    assert signal.getsignal(signal.SIGINT) is server
+
+
 async def test_work_that_fails_does_not_keep_the_process_from_stopping(server, caplog):
     async def broken():
         raise RuntimeError("on purpose")

@@ -55,6 +55,15 @@ class Room(GroupConsumer):
         return os.getpid()
 
 
+class Patient(Room):
+    """Its clients may take their time to read."""
+
+    groups = ["patient.{room}"]
+    max_outbox = 100_000
+    max_outbox_bytes = 100_000_000
+    write_timeout = 60.0
+
+
 class Lobby(GroupConsumer):
     groups = ["lobby"]
     presence = Presence(key=lambda consumer: consumer.websocket.query_params.get("name"), grace=0)
@@ -84,6 +93,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 routes = [path("/room/{room}", Room), path("/lobby", Lobby), path("/pair", Pair), path("/relay", Relay)]
+routes.append(path("/patient/{room}", Patient))
 consumers = add_consumers(app, routes, **settings)
 
 mounted = FastAPI()
@@ -93,7 +103,8 @@ app.mount("/mounted", mounted)
 
 @app.get("/state")
 async def state() -> dict[str, Any]:
-    return {"pid": os.getpid(), "draining": consumers.health()["draining"]}
+    waiting = sum(connection.outbox.waiting for connection in consumers.connections)
+    return {"pid": os.getpid(), "waiting": waiting}
 
 
 @app.get("/ready")
