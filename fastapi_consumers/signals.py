@@ -49,7 +49,7 @@ class StopSignals:
             self._received = number, time.monotonic()
             self.loop.call_soon_threadsafe(self._begin)
         elif self._is_over or not self._is_echo():
-            self._is_over = True
+            self._is_over = self._received is not None
             self._previous[number](number, frame)
 
     def _is_echo(self) -> bool:
