@@ -162,6 +162,7 @@ def add_consumers(
     history, presence, buckets = HistoryBackend(None), None, None
     connection_rates = connection_rates_of(max_connection_rate, problems)
     drain_seconds = drain_timeout_of(drain_timeout, problems)
+    check_count("max_connections_per_process", max_connections_per_process, problems)
     check_throttle_failure(throttle_failure, problems)
     if chosen is not None:
         try:
@@ -191,6 +192,7 @@ def add_consumers(
         buckets=buckets,
         connection_rates=connection_rates,
         drain_timeout=drain_seconds,
+        max_connections=max_connections_per_process,
     )
     for route in channel_routes:
         consumers.add_history(route.consumer_class._meta)

@@ -277,7 +277,7 @@ class Connection:
         self.is_closing = True
         if self.close_code is None:
             self.close_code = code
-            self.close_reason = close_reason(reason or _REASONS.get(code, ""))
+            self.close_reason = close_reason(reason or REASONS.get(code, ""))
         if not (gently and self._working):
             self._interrupt()
 

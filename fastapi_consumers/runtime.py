@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -59,6 +60,7 @@ class Consumers(Outreach):
         buckets: Buckets | None = None,
         connection_rates: tuple[Rate, ...] = (),
         drain_timeout: float = DRAIN_TIMEOUT,
+        max_connections: int | None = None,
     ) -> None:
         self._direct_writes = direct_writes
         #: The ways to a socket that the log has named; there are a handful.
@@ -168,7 +170,7 @@ class Consumers(Outreach):
         self.membership = Membership(self.hub, self._presence)
         self.watch, self.connections = Watch(), set()
         self.draining = self._new_draining()
-        self.admission = Admission(self._connection_rates)
+        self.admission = self._new_admission()
         self.expiries, self.deadlines = Deadlines(time.time), Deadlines(time.monotonic)
 
     def add_history(self, options: ConsumerOptions) -> None:

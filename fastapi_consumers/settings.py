@@ -117,6 +117,13 @@ def drain_timeout_of(timeout: Any, problems: list[Problem]) -> float:
     return 0.0
 
 
+def check_count(name: str, value: Any, problems: list[Problem]) -> None:
+    """A whole number above 0, or nothing."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        expected = "a whole number above 0, or None"
+        problems.append(Problem("bad-limit", "add_consumers()", f"{name}={value!r}", expected, f"mend {name}"))
+
+
 def connection_rates_of(rate: Any, problems: list[Problem]) -> tuple[Rate, ...]:
     try:
         return () if rate is None else parse_rate(rate)

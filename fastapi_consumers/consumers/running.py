@@ -194,7 +194,7 @@ class _Life:
         if hasattr(consumer, "encode_json"):
             connection.member.framer = plan.framer(connection.subprotocol)
         self._consumers.draining.check()
-        self._consumers.admission.knock()
+        self._consumers.admission.knock(connection)
         if (proxies := self._consumers.defaults.trusted_proxies) is not None:
             scope[CLIENT_KEY] = proxies.address_of(scope)
         scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
