@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from broadcaster import Broadcast
 from starlette.applications import Starlette
@@ -18,6 +18,7 @@ from .draining import DRAIN_TIMEOUT
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem
 from .history import HistoryStore
 from .localization import localization_of
+from .observing import Observer
 from .options import ExceptionHandler, Limits
 from .permissions import compile_permissions
 from .plan import Defaults
@@ -33,7 +34,7 @@ from .settings import (
     chosen_transport,
     compiled,
     connection_rates_of,
-    drain_timeout_of,
+    observing_of,
     proxies_of,
     throttles_of,
 )
@@ -75,7 +76,9 @@ def add_consumers(
     language_cookie_key: str | None = None,
     translations: Sequence[str | os.PathLike[str] | Translations] = (),
     direct_writes: bool = True,
-    drain_timeout: float | timedelta = DRAIN_TIMEOUT,
+    observers: Sequence[Observer] = (),
+    statistics: bool = False,
+    access_log: bool | Literal["actions"] = True,
     **limits: Any,
 ) -> Consumers:
     """Set up an application: routes, transport, policies that hold where a class says nothing else.
@@ -122,9 +125,12 @@ def add_consumers(
         translations: folders with catalogs of your own, which come before the package's: paths, or ``Translations``.
         direct_writes: write frames straight to the server's transport where that is known to be the same as its
             ``send``, which it is under uvicorn on connections without compression. ``False``: always ``send``.
-        drain_timeout: seconds that the process takes at the most, once it is told to stop, to close its sockets: one
-            after another where others may take them over, each when what it asked for has been answered. 0: the server
-            closes all of them at once.
+        observers: instances of :class:`~fastapi_consumers.observing.Observer`, which are told what connections and
+            their consumers do, for metrics and traces; without any, no message pays for it.
+        statistics: count messages and bytes of each connection, for
+            :func:`~fastapi_consumers.facts.facts_of`; some observers switch it on too.
+        access_log: log a line for each connection when it has ended, to ``fastapi_consumers.access`` at level INFO;
+            ``"actions"``: one for each action too.
         limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.
 
     Returns the app's ``Consumers``, also found as ``app.state.consumers``. Raises ``ImproperlyConfigured`` with all
@@ -135,7 +141,7 @@ def add_consumers(
         problem = Problem("bad-app", "add_consumers()", repr(app), "a FastAPI or Starlette application", fix)
         raise ImproperlyConfigured("add_consumers()", [problem])
     problems = check_app(app, limits)
-    flags = {"accept_refused": accept_refused, "direct_writes": direct_writes}
+    flags = {"accept_refused": accept_refused, "direct_writes": direct_writes, "statistics": statistics}
     problems += check_options(exception_handlers, allowed_origins, flags)
     problems += check_token_keys(query_token_key=query_token_key, cookie_token_key=cookie_token_key)
     language_keys = {"language_query_key": language_query_key, "language_cookie_key": language_cookie_key}
@@ -164,6 +170,7 @@ def add_consumers(
     drain_seconds = drain_timeout_of(drain_timeout, problems)
     check_count("max_connections_per_process", max_connections_per_process, problems)
     check_throttle_failure(throttle_failure, problems)
+    observing = observing_of(observers, statistics, access_log, problems)
     if chosen is not None:
         try:
             # What is at the same server shares the transport's connections, and appending publishes there by itself.
@@ -191,8 +198,7 @@ def add_consumers(
         direct_writes=direct_writes,
         buckets=buckets,
         connection_rates=connection_rates,
-        drain_timeout=drain_seconds,
-        max_connections=max_connections_per_process,
+        observing=observing,
     )
     for route in channel_routes:
         consumers.add_history(route.consumer_class._meta)

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
-from functools import partial
+import time
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -15,12 +15,10 @@ from .denial import can_deny, deny
 from .exceptions import ConsumerError
 from .fanning import Member
 from .identity import ANONYMOUS
-from .idling import Idle
-from .inbox import Disconnected, Inbox
-from .lanes import stop_reading
+from .inbox import CountingInbox, Disconnected, Inbox
 from .localization import ClientLanguage, told_to
 from .messages import Frame, Notice, bytes_frame, text_frame
-from .outbox import Outbox
+from .outbox import CountingOutbox, Outbox
 from .overflowing import Overflowing
 from .plan import Plan
 from .protocols import JSON_FRAMER
@@ -67,6 +65,9 @@ class Connection:
         self.is_accepted = False
         self.close_code: int | None = None
         self.close_reason = ""
+        #: When its handshake came, and when all of it had ended, in Unix time. More is in ``facts``.
+        self.opened_at = time.time()
+        self.closed_at: float | None = None
         #: Whether the socket is closed, gone or about to be closed, so that nothing more is read from it.
         self.is_closing = False
         #: Whether the server said that it cannot send any more.
@@ -90,7 +91,8 @@ class Connection:
         self.channel_name: str = consumers.hub.new_channel()
         #: What sees the frames that come in while an action runs, and the layer's messages; set by the consumer's run.
         self.dispatcher: Any = None
-        self.outbox = Outbox(
+        counts = consumers.observing.counts
+        self.outbox = (CountingOutbox if counts else Outbox)(
             send,
             max_messages=limits.max_outbox,
             max_bytes=limits.max_outbox_bytes,
@@ -101,12 +103,7 @@ class Connection:
             on_dropped=self._dropped,
         )
         self.overflowing = Overflowing(limits.overflow, consumers.overflows)
-        self._idle: Idle | None = None
-        if limits.idle_timeout is not None:
-            close = partial(self.shut, CloseCode.TIMEOUT, "idle_timeout")
-            self._idle = Idle(receive, consumers.deadlines, limits.idle_timeout, self._is_busy, close)
-            receive = self._idle.receive
-        self.inbox = Inbox(
+        self.inbox = (CountingInbox if counts else Inbox)(
             receive,
             consumers.watch,
             max_size=limits.max_message_size,
@@ -397,18 +394,20 @@ class Connection:
 
     def _overflowed(self) -> None:
         self.overflowing.disconnected()
+        self.consumers.observing.tell("event_dropped", self, "disconnect")
         self.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
 
     def _dropped(self) -> None:
+        self.consumers.observing.tell("event_dropped", self, self.plan.limits.overflow)
         if self.overflowing.dropped():
             self.outbox.on_drained = self.overflowing.over
 
     def _peek(self, frame: str | bytes) -> Any:
         return frame if self.dispatcher is None or self.awaits_token else self.dispatcher.peek(frame)
 
-    def _receive_message(self, message: dict[str, Any]) -> None:
+    def _receive_message(self, message: dict[str, Any], trace: str | None = None) -> None:
         if self.dispatcher is not None:
-            self.dispatcher.receive_message(message)
+            self.dispatcher.receive_message(message, trace)
 
 
 def _bytes(value: str | bytes) -> bytes:

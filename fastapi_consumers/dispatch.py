@@ -387,13 +387,16 @@ class Dispatcher:
             self._outbox.push(frame_of_reply)
         return None
 
-    def receive_message(self, message: dict[str, Any]) -> None:
+    def receive_message(self, message: dict[str, Any], trace: str | None = None) -> None:
         """Have the event method for a channel layer message called, in turn with the actions."""
         if self._connection.is_closing or self.turn is None:
             return
         if self._mailbox is None:
-            self._mailbox = Mailbox(self._consumer, self._connection, self.turn)
-        self._mailbox.put(message)
+            self._mailbox = self.new_mailbox(self.turn)
+        self._mailbox.put(message, trace)
+
+    def new_mailbox(self, turn: asyncio.Lock) -> Mailbox:
+        return Mailbox(self._consumer, self._connection, turn)
 
     def running(self) -> set[asyncio.Task[None]]:
         """Concurrent actions and event methods, which run beside the connection's own task."""

@@ -34,7 +34,7 @@ class Member:
         self,
         channel: str,
         push: Callable[[Frame, Droppable | None], None],
-        receive: Callable[[dict[str, Any]], None],
+        receive: Callable[..., None],
         close: Callable[[int, str], None],
         max_topics: int,
     ) -> None:
@@ -147,9 +147,10 @@ class Fanning:
                 if not late or member.channel not in late or self._is_due(member, late, self._single):
                     member.push(self._single, droppable)
         elif packet.kind == "message":
+            trace = () if packet.trace is None else (packet.trace,)
             for member in members:
                 # Decoded for each: a consumer may change what it is given.
-                member.receive(_message_of(packet))
+                member.receive(_message_of(packet), *trace)
         else:
             for member in tuple(members):
                 member.close(*self._closing)

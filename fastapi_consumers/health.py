@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 
 from typing_extensions import TypedDict
 
+from .observing import Observing
+
 logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[[], Any])
@@ -45,8 +47,9 @@ class Health(TypedDict):
 class Broker:
     """What is known of the broker's losses, and who wants to be told."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, *, observing: Observing | None = None) -> None:
         self._now = now
+        self._observing = observing if observing is not None else Observing()
         self._lost_at: float | None = None
         self._handlers: dict[str, list[Callable[[], Any]]] = {"lost": [], "back": []}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,11 +70,13 @@ class Broker:
         """The transport lost it."""
         self.losses += 1
         self._lost_at = self._now()
+        self._observing.tell("broker_lost")
         self._tell("lost")
 
     def back(self) -> None:
         """The transport has it again."""
         if self._lost_at is not None:
+            self._observing.tell("broker_back", self._now() - self._lost_at)
             self._lost_at = None
             self._tell("back")
 

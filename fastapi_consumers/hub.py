@@ -17,6 +17,7 @@ from .fanning import Fanning, Held, Member, tell
 from .health import Broker
 from .history import History, HistoryStore
 from .messages import Notice, Position
+from .observing import Observing
 from .packets import BadPacket, Packet, decode_packet, encode_packet, split_position, with_position
 from .stream import Stream
 from .streams import Recovery, Streams
@@ -84,9 +85,15 @@ class Hub:
         *,
         store_publishes: bool = False,
         broker: Broker | None = None,
+        observing: Observing | None = None,
     ) -> None:
         self.transport = transport
-        self.streams = Streams(store, self._hand_on_stream, self._tell, self._settle) if store is not None else None
+        self.observing = observing if observing is not None else Observing()
+        self.streams = (
+            Streams(store, self._hand_on_stream, self._tell, self._settle, self.observing)
+            if store is not None
+            else None
+        )
         self.appender = (
             Appender(store, transport, store_publishes, self._publish_appended) if store is not None else None
         )
@@ -400,6 +407,7 @@ class Hub:
                 self.streams.heal(found.stream)
             else:
                 self._tell(group, Notice("gap", {"group": group}))
+                self.observing.tell("gap", group)
 
     def _tell(self, group: str, notice: Notice) -> None:
         found = self._topics.get(GROUP + group)

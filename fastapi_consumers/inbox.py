@@ -7,6 +7,7 @@ an action is still running after a moment, a pump takes over and receives into a
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -97,6 +98,11 @@ class Inbox:
         "_watch",
         "turn",
     )
+
+    #: Messages and their bytes that came, and when the last one did, in Unix time; ``None``: nobody counts.
+    received: int | None = None
+    received_bytes: int | None = None
+    last_seen: float | None = None
 
     def __init__(
         self,
@@ -247,6 +253,32 @@ class Inbox:
             pump.cancel()
             await asyncio.wait([pump])
         self._peek = self._on_gone = self._on_stuck = _nothing
+
+
+class CountingInbox(Inbox):
+    """An inbox that counts what comes in."""
+
+    __slots__ = ("last_seen", "received", "received_bytes")
+
+    received: int
+    received_bytes: int
+
+    def __init__(self, receive: Receive, watch: Watch, **options: Any) -> None:
+        super().__init__(receive, watch, **options)
+        self.received = self.received_bytes = 0
+        self.last_seen: float | None = None
+
+    def _take(self, message: Message) -> str | bytes:
+        frame = super()._take(message)
+        self.received += 1
+        self.received_bytes += size_of(frame)
+        self.last_seen = time.time()
+        return frame
+
+
+def size_of(frame: str | bytes) -> int:
+    """Bytes of a message, text in UTF-8."""
+    return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode("utf-8", "surrogatepass"))
 
 
 def _nothing(_: object) -> None:

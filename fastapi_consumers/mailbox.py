@@ -28,12 +28,12 @@ class Mailbox:
         self._consumer = consumer
         self._connection = connection
         self._turn = turn
-        #: The name of the method, and what it is called with.
-        self._messages: deque[tuple[str, dict[str, Any]]] = deque()
+        #: The name of the method, what it is called with, and the trace that this belongs to.
+        self._messages: deque[tuple[str, dict[str, Any], str | None]] = deque()
         #: Runs while there are messages.
         self.task: asyncio.Task[None] | None = None
 
-    def put(self, message: dict[str, Any]) -> None:
+    def put(self, message: dict[str, Any], trace: str | None = None) -> None:
         """Take a message. One that no method is marked for is passed over."""
         options = self._connection.plan.options
         kind = message.get("type")
@@ -44,7 +44,7 @@ class Mailbox:
         if len(self._messages) >= self._connection.plan.limits.max_inbox:
             self._connection.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
             return
-        self._messages.append((method, message))
+        self._messages.append((method, message, trace))
         if self.task is None:
             self.task = asyncio.get_running_loop().create_task(self._run())
 
@@ -56,7 +56,7 @@ class Mailbox:
         finally:
             self.task = None
 
-    async def _call(self, method: str, message: dict[str, Any]) -> None:
+    async def _call(self, method: str, message: dict[str, Any], trace: str | None) -> None:
         # The connection lets go of it when it ends, and the method may go on for longer.
         dispatcher = self._connection.dispatcher
         try:

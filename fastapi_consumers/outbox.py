@@ -15,7 +15,7 @@ from .backlog import Backlog, Droppable, Full, Overflow
 from .lanes import Lane
 from .messages import Frame
 from .stepping import Resumed
-from .types import Send
+from .types import Message, Send
 
 
 class Outbox:
@@ -58,6 +58,9 @@ class Outbox:
         "on_drained",
         "sent",
     )
+
+    #: Bytes of the messages that were handed to the server; ``None``: nobody counts.
+    sent_bytes: int | None = None
 
     def __init__(
         self,
@@ -268,6 +271,43 @@ class Outbox:
     def _lose(self, error: BaseException) -> None:
         self.abort()
         self._on_lost(error)
+
+
+class CountingOutbox(Outbox):
+    """An outbox that counts the bytes of what it hands to the server."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self, send: Send, **options: Any) -> None:
+        # Not counted on itself: what it calls would refer to it, and it to that.
+        total = self._bytes = [0]
+
+        def counting(message: Message) -> Awaitable[None]:
+            text = message.get("text")
+            if text is None:
+                total[0] += len(message.get("bytes") or b"")
+            else:
+                total[0] += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+            return send(message)
+
+        super().__init__(counting, **options)
+
+    @property
+    def sent_bytes(self) -> int:  # type: ignore[override]
+        return self._bytes[0]
+
+    def open(self, lane: Lane | None = None) -> None:
+        if lane is not None:
+            total, write = self._bytes, lane.write
+
+            def counting(wire: bytes) -> None:
+                write(wire)
+                # Without the head of the frame, which is 2, 4 or 10 bytes.
+                size = len(wire)
+                total[0] += size - (2 if size < 128 else 4 if size < 65540 else 10)
+
+            lane = lane._replace(write=counting)
+        super().open(lane)
 
 
 def _never() -> bool:

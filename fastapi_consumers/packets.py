@@ -3,6 +3,9 @@
 Format, version 1: the byte ``1``, a JSON list ``[kind, name, exclude, only, key]``, a line feed, the data. JSON text
 has no raw line feed, so the first one ends the header. ``kind`` is one of :data:`KINDS`.
 
+A sixth field, which is there only if somebody traces, is a ``traceparent`` (https://www.w3.org/TR/trace-context/). Who
+reads a header passes over fields behind those that it knows, so that later ones can be added in the same way.
+
 A packet of a group with history travels behind its position: ``@``, the epoch, ``:``, the offset in decimal, a line
 feed. Stores that publish write it too.
 """
@@ -22,6 +25,9 @@ VERSION = b"1"
 Kind = Literal["event", "notice", "text", "bytes", "message", "close"]
 KINDS = frozenset({"event", "notice", "text", "bytes", "message", "close"})
 
+#: Fields of a header that are always there, and those that are known.
+FIELDS, KNOWN_FIELDS = 5, 6
+
 
 class Packet(NamedTuple):
     """``name`` is the event's, or the notice's type.
@@ -29,6 +35,8 @@ class Packet(NamedTuple):
     ``exclude`` is the channel that does not get it, ``only`` the one channel that does.
 
     ``key``: an event replaces one of the same group and key that still waits for a client that coalesces.
+
+    ``trace``: the ``traceparent`` of whoever published it, where somebody traces.
     """
 
     kind: Kind
@@ -37,6 +45,7 @@ class Packet(NamedTuple):
     exclude: str | None = None
     only: str | None = None
     key: str | None = None
+    trace: str | None = None
 
 
 class BadPacket(ValueError):
@@ -45,8 +54,10 @@ class BadPacket(ValueError):
 
 def encode_packet(packet: Packet) -> bytes:
     """The packet as bytes."""
-    header = encode_json([packet.kind, packet.name, packet.exclude, packet.only, packet.key])
-    return b"%b%b\n%b" % (VERSION, header, packet.data)
+    fields = [packet.kind, packet.name, packet.exclude, packet.only, packet.key]
+    if packet.trace is not None:
+        fields.append(packet.trace)
+    return b"%b%b\n%b" % (VERSION, encode_json(fields), packet.data)
 
 
 def decode_packet(data: bytes) -> Packet:
@@ -58,8 +69,8 @@ def decode_packet(data: bytes) -> Packet:
         fields = from_json(header)
     except ValueError:
         fields = None
-    if separator and isinstance(fields, list) and len(fields) == 5:
-        kind, name, *optional = fields
+    if separator and isinstance(fields, list) and len(fields) >= FIELDS:
+        kind, name, *optional = fields[:KNOWN_FIELDS]
         texts = isinstance(kind, str) and isinstance(name, str)
         if texts and kind in KINDS and all(isinstance(value, str | None) for value in optional):
             return Packet(kind, payload, name, *optional)

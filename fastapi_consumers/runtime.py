@@ -26,6 +26,8 @@ from .inbox import Watch
 from .lanes import Lane, find_lane
 from .layer import ChannelLayer
 from .membership import Membership
+from .observed import ObservedHub
+from .observing import Observing
 from .options import ConsumerOptions
 from .outreach import Outreach
 from .plan import Defaults, Plan
@@ -59,9 +61,9 @@ class Consumers(Outreach):
         direct_writes: bool = True,
         buckets: Buckets | None = None,
         connection_rates: tuple[Rate, ...] = (),
-        drain_timeout: float = DRAIN_TIMEOUT,
-        max_connections: int | None = None,
+        observing: Observing | None = None,
     ) -> None:
+        self.observing = observing if observing is not None else Observing()
         self._direct_writes = direct_writes
         #: The ways to a socket that the log has named; there are a handful.
         self._lanes_told: set[str] = set()
@@ -84,9 +86,7 @@ class Consumers(Outreach):
         self._saved: Mapping[str, History] = {}
         self._keeps_history = False
         self._presence = presence if presence is not None else presence_store(self._transport, None)
-        self._broker = Broker()
-        self._drain_timeout = drain_timeout
-        self.draining = self._new_draining()
+        self._broker = Broker(observing=self.observing)
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.layer = ChannelLayer(self._ready_hub)
@@ -159,7 +159,14 @@ class Consumers(Outreach):
 
     def _new_hub(self) -> Hub:
         history = self._history
-        return Hub(self._transport, history.store, store_publishes=history.publishes, broker=self._broker)
+        make = ObservedHub if self.observing.packets else Hub
+        return make(
+            self._transport,
+            history.store,
+            store_publishes=history.publishes,
+            broker=self._broker,
+            observing=self.observing,
+        )
 
     def _new_draining(self) -> Draining:
         return Draining(self.connections, self._drain_timeout, spreads=self._transport.is_distributed)

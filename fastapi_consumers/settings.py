@@ -7,7 +7,9 @@ from typing import Any, cast
 
 from broadcaster import Broadcast
 
+from .access_log import AccessLog, ActionLog
 from .exceptions import ImproperlyConfigured, Problem
+from .observing import Observer, Observing
 from .options import LIMIT_NAMES, limit_mistake
 from .proxies import TrustedProxies
 from .runtime import Consumers
@@ -179,3 +181,19 @@ def check_throttle_failure(mode: Any, problems: list[Problem]) -> None:
         expected = f"one of {', '.join(map(repr, FAILURE_MODES))}"
         fix = 'write throttle_failure="open"'
         problems.append(Problem("bad-throttle-failure", "add_consumers()", repr(mode), expected, fix))
+
+
+def observing_of(observers: Any, statistics: bool, access_log: Any, problems: list[Problem]) -> Observing:
+    """Who observes: those that were given, and the access log before them."""
+    found: list[Observer] = []
+    if access_log not in (True, False, "actions"):
+        expected, fix = 'True, False or "actions"', 'write access_log="actions"'
+        problems.append(Problem("bad-access-log", "add_consumers()", repr(access_log), expected, fix))
+    elif access_log:
+        found.append(ActionLog() if access_log == "actions" else AccessLog())
+    is_list = isinstance(observers, Sequence) and not isinstance(observers, str | bytes)
+    if not is_list or not all(isinstance(each, Observer) for each in observers):
+        expected, fix = "a list of instances of Observer", "write observers=[MyObserver()]"
+        problems.append(Problem("bad-observers", "add_consumers()", repr(observers), expected, fix))
+        return Observing()
+    return Observing([*found, *observers], counts=statistics is True)

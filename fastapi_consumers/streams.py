@@ -18,6 +18,7 @@ from .exceptions import ConsumerError
 from .fanning import Fanning, Held, Member, delivery_of, gap_frame
 from .history import History, HistoryStore, Stored
 from .messages import Event, Frame, Notice, Position
+from .observing import Observing
 from .packets import BadPacket, decode_packet
 from .protocols import Framer
 from .stream import Stream, continues
@@ -62,8 +63,10 @@ class Streams:
         hand_on: Callable[[str, Fanning], Awaitable[None]],
         tell: Callable[[str, Notice], None],
         settle: Callable[[str], Awaitable[None]],
+        observing: Observing | None = None,
     ) -> None:
         self.store = store
+        self._observing = observing if observing is not None else Observing()
         self._hand_on = hand_on
         self._tell = tell
         self._settle = settle
@@ -164,6 +167,7 @@ class Streams:
                 self.recovered += 1
             else:
                 self.not_recovered += 1
+            self._observing.tell("recovered", stream.group, missed is not None)
         member.push(framer.notice(Notice("joined", fields)), None)
         end = after.offset
         # What was missed and what was held have bounds of their own, and come all at once.
@@ -331,6 +335,7 @@ class Streams:
 
     def _gap(self, stream: Stream) -> None:
         self.gaps += 1
+        self._observing.tell("gap", stream.group)
         self._tell(stream.group, Notice("gap", {"group": stream.group}))
 
     # -- looking after quiet groups --------------------------------------------------------------------------------

@@ -81,3 +81,24 @@ def test_line_feeds_belong_to_the_data() -> None:
 
 def test_the_kinds_are_those_of_the_type() -> None:
     assert set(get_args(Kind)) == KINDS
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_without_a_trace_a_packet_is_what_it_was_before_there_were_traces():
+    assert encode_packet(Packet("event", b"1", "said", None, None, "k")) == b'1["event","said",null,null,"k"]\n1'
+
+
+def test_a_trace_travels_with_its_packet():
+    packet = Packet("event", b"1", "said", trace=TRACE)
+    assert decode_packet(encode_packet(packet)) == packet
+
+
+def test_a_header_of_an_older_process_has_no_trace():
+    assert decode_packet(b'1["event","said",null,null,null]\n1').trace is None
+
+
+def test_fields_of_a_later_version_are_passed_over():
+    packet = decode_packet(b'1["event","said",null,null,null,"%b",{"more":[1]},7]\n1' % TRACE.encode())
+    assert packet == Packet("event", b"1", "said", trace=TRACE)

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from ..finding import consumers_of
 from ..identifying import identify, join_own_topics, wait_for_token
 from ..identity import CLIENT_KEY, is_authenticated
 from ..inbox import Disconnected, TooBig
+from ..observed import ObservedDispatcher
 from ..origins import is_allowed_origin
 from ..permissions import check_permissions
 from ..permitting import delivery_filter
@@ -90,6 +92,7 @@ class _Life:
         "_dependencies",
         "_groups",
         "_lifespan",
+        "_opened",
         "_stack",
         "connection",
     )
@@ -104,6 +107,8 @@ class _Life:
         self._consumer: Consumer | None = None
         #: Whether connect() was called, so that disconnect() has to be.
         self._connected = False
+        #: Whether observers were told that it is open.
+        self._opened = False
         self._stack: AsyncExitStack | None = None
         self._lifespan: AsyncExitStack | None = None
 
@@ -148,7 +153,8 @@ class _Life:
             connection.member.permits = delivery_filter(connection, consumer)
             if "on_overflow" in plan.options.overridden:
                 connection.overflowing.hook = consumer.on_overflow
-            connection.dispatcher = Dispatcher(
+            make = ObservedDispatcher if self._consumers.observing.calls else Dispatcher
+            connection.dispatcher = make(
                 consumer, connection, reads_frames=not plan.reads_raw, counts_requests=not plan.counts_frames
             )
             if accepted:
@@ -223,6 +229,8 @@ class _Life:
                 raise InternalError
             return
         connection.dispatcher.start()
+        self._opened = True
+        self._consumers.observing.tell("connection_opened", connection)
         await connection.work(self._enter(consumer))
 
     async def _authenticate(self, consumer: "Consumer") -> None:
@@ -392,6 +400,8 @@ class _Life:
                     logger.error("%s failed while it was torn down", name, exc_info=without_input(failure))
             except BaseException as error:
                 outcome = error
+        connection.closed_at = time.time()
+        self._consumers.observing.tell("connection_closed" if self._opened else "connection_refused", connection)
         self._consumers.connections.discard(connection)
         self._consumers.admission.leave(connection)
         if outcome is not None and not isinstance(outcome, Exception):

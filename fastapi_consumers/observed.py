@@ -1,0 +1,156 @@
+"""The dispatcher, the mailbox and the hub of an application whose calls or packets somebody observes.
+
+They do what the plain ones do, and tell. Who observes nothing has the plain ones.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+from .addressing import GROUP
+from .connection import Connection
+from .dispatch import Dispatcher
+from .exceptions import ConsumerError, StopConsumer
+from .history import History
+from .hub import Hub
+from .mailbox import Mailbox
+from .messages import Position, Request
+from .observing import INTERRUPTED, UNKNOWN, Call, Observing, Publication
+from .packets import Packet
+from .plan import ActionPlan
+
+
+class ObservedDispatcher(Dispatcher):
+    """Tells of each action, from its turn to its answer, and of each error."""
+
+    __slots__ = ("_current", "_observing", "task_calls")
+
+    def __init__(self, consumer: Any, connection: Connection, **options: Any) -> None:
+        super().__init__(consumer, connection, **options)
+        self._observing: Observing = connection.consumers.observing
+        #: What runs in the connection's own task; and concurrent actions and event methods, by theirs.
+        self._current: Call | None = None
+        self.task_calls: dict[asyncio.Task[Any] | None, Call] = {}
+
+    async def _attend(self, request: Request, turn: asyncio.Lock | None) -> None:
+        plan = self._plan.actions.get(request.action) if request.action is not None else None
+        if plan is not None and plan.action.concurrent and request.error is None:
+            # It has a task of its own. What can go wrong before that begins is told to the client, and has no duration.
+            await super()._attend(request, turn)
+            return
+        call = Call(self._connection, UNKNOWN if plan is None else plan.action.name, request.request_id, "action")
+        before, self._current = self._current, call
+        observing = self._observing
+        observing.tell("call_started", call)
+        try:
+            await super()._attend(request, turn)
+        except BaseException as error:
+            call.outcome, call.failure = INTERRUPTED, error
+            raise
+        finally:
+            self._current = before
+            call.duration = perf_counter() - call.started
+            observing.tell("call_ended", call)
+
+    async def _run_task(self, plan: ActionPlan, request: Request) -> None:
+        call = Call(self._connection, plan.action.name, request.request_id, "action")
+        task = asyncio.current_task()
+        self.task_calls[task] = call
+        self._observing.tell("call_started", call)
+        try:
+            await super()._run_task(plan, request)
+        except BaseException as error:
+            call.outcome, call.failure = INTERRUPTED, error
+            raise
+        finally:
+            del self.task_calls[task]
+            call.duration = perf_counter() - call.started
+            self._observing.tell("call_ended", call)
+
+    async def _fail(self, request: Request, failure: Exception) -> ConsumerError | None:
+        call = self.task_calls.get(asyncio.current_task(), self._current)
+        if call is not None and not isinstance(failure, StopConsumer):
+            call.failure = failure
+        return await super()._fail(request, failure)
+
+    async def _send_error(self, error: ConsumerError, frame_of: Any) -> None:
+        call = self.task_calls.get(asyncio.current_task(), self._current)
+        if call is not None:
+            call.outcome = error.code
+        self._observing.tell("error_told", self._connection, error.code)
+        await super()._send_error(error, frame_of)
+
+    def new_mailbox(self, turn: asyncio.Lock) -> Mailbox:
+        return ObservedMailbox(self._consumer, self._connection, turn)
+
+
+class ObservedMailbox(Mailbox):
+    """Tells of each event method that is called."""
+
+    __slots__ = ()
+
+    async def _call(self, method: str, message: dict[str, Any], trace: str | None) -> None:
+        connection, dispatcher = self._connection, self._connection.dispatcher
+        call = Call(connection, message["type"], None, "event")
+        call.trace = trace
+        calls, task = dispatcher.task_calls, asyncio.current_task()
+        calls[task] = call
+        observing = connection.consumers.observing
+        observing.tell("call_started", call)
+        try:
+            await super()._call(method, message, trace)
+        except BaseException as error:
+            call.outcome, call.failure = INTERRUPTED, error
+            raise
+        finally:
+            del calls[task]
+            call.duration = perf_counter() - call.started
+            observing.tell("call_ended", call)
+
+    async def _tell(self, dispatcher: Any, failure: Exception, message: dict[str, Any]) -> None:
+        dispatcher.task_calls[asyncio.current_task()].failure = failure
+        await super()._tell(dispatcher, failure, message)
+
+
+class ObservedHub(Hub):
+    """Tells of what is published, and of what arrives."""
+
+    def __init__(self, *arguments: Any, observing: Observing, **options: Any) -> None:
+        super().__init__(*arguments, observing=observing, **options)
+        self._publishes = observing.wants("publishing", "published")
+        self._delivers = observing.wants("delivered")
+
+    async def publish(self, topic: str, packet: Packet) -> None:
+        if not self._publishes:
+            await super().publish(topic, packet)
+            return
+        with self._telling(Publication(topic, packet)) as publication:
+            await super().publish(topic, publication.packet)
+
+    async def append(
+        self, group: str, packet: Packet, history: History, idempotency_key: str | None = None
+    ) -> Position:
+        if not self._publishes:
+            return await super().append(group, packet, history, idempotency_key)
+        with self._telling(Publication(GROUP + group, packet)) as publication:
+            return await super().append(group, publication.packet, history, idempotency_key)
+
+    @contextmanager
+    def _telling(self, publication: Publication) -> Iterator[Publication]:
+        self.observing.tell("publishing", publication)
+        try:
+            yield publication
+        except BaseException as error:
+            publication.failure = error
+            raise
+        finally:
+            self.observing.tell("published", publication)
+
+    async def _take(self, topic: str, packet: Packet, position: Position | None) -> None:
+        if self._delivers:
+            members = self.count(topic) if packet.only is None else int(self.find(packet.only) is not None)
+            if members:
+                self.observing.tell("delivered", topic, packet, members)
+        await super()._take(topic, packet, position)
