@@ -145,7 +145,7 @@ class Dispatcher:
             else:
                 await self._handle(request, turn)
         except asyncio.CancelledError as cancellation:
-            await self._fail(request, Cancelled() if running.is_ours(cancellation) else _stray(cancellation))
+            await self._fail(request, Cancelled() if running.is_ours(cancellation) else stray(cancellation))
         except Exception as error:
             running.current = None
             await self._fail(request, error)
@@ -343,7 +343,7 @@ class Dispatcher:
             if self._connection.is_closing:
                 raise
             self._running.forget(concurrent=True)
-            await self._fail(request, Cancelled() if task.cancelling() else _stray(cancellation))
+            await self._fail(request, Cancelled() if task.cancelling() else stray(cancellation))
         except Exception as error:
             self._running.forget(concurrent=True)
             await self._fail(request, error)
@@ -416,8 +416,8 @@ class Dispatcher:
                 logger.warning("%d actions of %s ignore their cancellation", len(pending), self._plan.options.name)
 
 
-def _stray(cancellation: asyncio.CancelledError) -> Exception:
-    """For an action that ended with a ``CancelledError`` although nobody cancelled it."""
+def stray(cancellation: asyncio.CancelledError) -> Exception:
+    """The error for an action that ended with a ``CancelledError`` although nobody cancelled it."""
     error = RuntimeError("the action awaited something that was cancelled")
     error.__cause__ = cancellation
     return error

@@ -11,13 +11,13 @@ from typing import Any
 
 from .addressing import GROUP
 from .connection import Connection
-from .dispatch import Dispatcher
-from .exceptions import ConsumerError, StopConsumer
+from .dispatch import Dispatcher, stray
+from .exceptions import Cancelled, ConsumerError, StopConsumer
 from .history import History
 from .hub import Hub
 from .mailbox import Mailbox
 from .messages import Position, Request
-from .observing import INTERRUPTED, UNKNOWN, Call, Observing, Publication
+from .observing import INTERRUPTED, OK, UNKNOWN, Call, Observing, Publication
 from .packets import Packet
 from .plan import ActionPlan
 
@@ -25,16 +25,61 @@ from .plan import ActionPlan
 class ObservedDispatcher(Dispatcher):
     """Tells of each action, from its turn to its answer, and of each error."""
 
-    __slots__ = ("_current", "_observing", "task_calls")
+    __slots__ = ("_current", "_measured", "_observing", "_outcome", "_tells", "task_calls")
 
     def __init__(self, consumer: Any, connection: Connection, **options: Any) -> None:
         super().__init__(consumer, connection, **options)
         self._observing: Observing = connection.consumers.observing
+        #: Those who want to know no more than how long it took, and how it went; and whether others want to know more.
+        self._measured = self._observing.hooks("call_measured")
+        self._tells = self._observing.wants("call_started", "call_ended")
+        self._outcome = OK
         #: What runs in the connection's own task; and concurrent actions and event methods, by theirs.
         self._current: Call | None = None
         self.task_calls: dict[asyncio.Task[Any] | None, Call] = {}
 
     async def _attend(self, request: Request, turn: asyncio.Lock | None) -> None:
+        running = self._running
+        action = self._direct.get(request.action)
+        if action is None or request.error is not None or running.waiting or self._tells:
+            await self._attend_telling(request, turn)
+            return
+        # As the plain dispatcher does it, and measured: a call of that one would cost more than all else of it.
+        running.current = request.request_id
+        self._outcome = OK
+        started = perf_counter()
+        try:
+            self._bad_frames = 0
+            if self._guarded and (plan := self._guarded.get(action.name)) is not None:
+                await self._check(plan, action)
+            result = await action.call(self._consumer, request.data)
+            running.current = None
+            if result is not None or request.request_id is not None:
+                returns = action.returns
+                if returns.validate is not None and result is not None:
+                    result = returns.validate(result)
+                outbox = self._outbox
+                outbox.push(self._framer.ok(action.name, request.request_id, result, returns))
+                if not outbox.is_idle:
+                    await outbox.flush()
+        except asyncio.CancelledError as cancellation:
+            self._outcome = INTERRUPTED
+            await self._fail(request, Cancelled() if running.is_ours(cancellation) else stray(cancellation))
+        except Exception as error:
+            running.current = None
+            await self._fail(request, error)
+        finally:
+            running.current = None
+            duration = perf_counter() - started
+            for measured in self._measured:
+                try:
+                    measured(self._plan, "action", action.name, self._outcome, duration)
+                except Exception as error:
+                    self._observing.failed(measured, error)
+            if running.requested:
+                running.end()
+
+    async def _attend_telling(self, request: Request, turn: asyncio.Lock | None) -> None:
         plan = self._plan.actions.get(request.action) if request.action is not None else None
         if plan is not None and plan.action.concurrent and request.error is None:
             # It has a task of its own. What can go wrong before that begins is told to the client, and has no duration.
@@ -51,8 +96,7 @@ class ObservedDispatcher(Dispatcher):
             raise
         finally:
             self._current = before
-            call.duration = perf_counter() - call.started
-            observing.tell("call_ended", call)
+            end(call, observing)
 
     async def _run_task(self, plan: ActionPlan, request: Request) -> None:
         call = Call(self._connection, plan.action.name, request.request_id, "action")
@@ -66,8 +110,7 @@ class ObservedDispatcher(Dispatcher):
             raise
         finally:
             del self.task_calls[task]
-            call.duration = perf_counter() - call.started
-            self._observing.tell("call_ended", call)
+            end(call, self._observing)
 
     async def _fail(self, request: Request, failure: Exception) -> ConsumerError | None:
         call = self.task_calls.get(asyncio.current_task(), self._current)
@@ -79,11 +122,19 @@ class ObservedDispatcher(Dispatcher):
         call = self.task_calls.get(asyncio.current_task(), self._current)
         if call is not None:
             call.outcome = error.code
+        self._outcome = error.code
         self._observing.tell("error_told", self._connection, error.code)
         await super()._send_error(error, frame_of)
 
     def new_mailbox(self, turn: asyncio.Lock) -> Mailbox:
         return ObservedMailbox(self._consumer, self._connection, turn)
+
+
+def end(call: Call, observing: Observing) -> None:
+    """It has ended: tell so."""
+    call.duration = perf_counter() - call.started
+    observing.tell("call_ended", call)
+    observing.tell("call_measured", call.connection.plan, call.kind, call.name, call.outcome, call.duration)
 
 
 class ObservedMailbox(Mailbox):
@@ -106,8 +157,7 @@ class ObservedMailbox(Mailbox):
             raise
         finally:
             del calls[task]
-            call.duration = perf_counter() - call.started
-            observing.tell("call_ended", call)
+            end(call, observing)
 
     async def _tell(self, dispatcher: Any, failure: Exception, message: dict[str, Any]) -> None:
         dispatcher.task_calls[asyncio.current_task()].failure = failure

@@ -15,6 +15,8 @@ from .types import RequestId
 if TYPE_CHECKING:
     from .connection import Connection
     from .packets import Packet
+    from .plan import Plan
+    from .runtime import Consumers
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,9 @@ class Observer:
     #: Whether connections count messages and bytes for it; see :class:`~fastapi_consumers.facts.ConnectionFacts`.
     counts = False
 
+    def attached(self, consumers: "Consumers") -> None:
+        """It was given to this application. What this raises goes to the caller of ``add_consumers``."""
+
     def connection_opened(self, connection: "Connection") -> None:
         """The socket is accepted, and ``connect()`` has ended."""
 
@@ -109,6 +114,12 @@ class Observer:
 
     def call_ended(self, call: Call) -> None:
         """It has ended: ``outcome`` and ``duration`` are known. In the task and context of ``call_started``."""
+
+    def call_measured(self, plan: "Plan", kind: str, name: str, outcome: str, duration: float) -> None:
+        """The same as ``call_ended`` in bare values, for who needs no more: nothing has to be made for it.
+
+        ``plan.options.name`` is the name of the consumer's class.
+        """
 
     def error_told(self, connection: "Connection", code: str) -> None:
         """The client was told of an error: as the answer to a request, or without one."""
@@ -160,17 +171,26 @@ class Observing:
         #: Whether messages and bytes are counted.
         self.counts = counts or any(each.counts for each in self.observers)
         #: Whether calls, or errors, are looked at; and publications and deliveries.
-        self.calls = self.wants("call_started", "call_ended", "error_told")
+        self.calls = self.wants("call_started", "call_ended", "call_measured", "error_told")
         self.packets = self.wants("publishing", "published", "delivered")
 
     def wants(self, *names: str) -> bool:
         """Whether somebody has one of these hooks."""
         return any(self._hooks[name] for name in names)
 
+    def hooks(self, name: str) -> tuple[Any, ...]:
+        """All that have this hook. Whoever calls them catches what they raise: :meth:`failed`."""
+        return self._hooks[name]
+
     def tell(self, name: str, *arguments: Any) -> None:
         """Call one hook of all that have it. Raises nothing."""
         for hook in self._hooks[name]:
             try:
                 hook(*arguments)
-            except Exception:
-                logger.exception("the observer %r failed in %s()", type(hook.__self__).__qualname__, name)
+            except Exception as error:
+                self.failed(hook, error)
+
+    @staticmethod
+    def failed(hook: Any, error: Exception) -> None:
+        """Log what a hook raised."""
+        logger.error("the observer %r failed in %s()", type(hook.__self__).__qualname__, hook.__name__, exc_info=error)

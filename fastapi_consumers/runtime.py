@@ -94,6 +94,8 @@ class Consumers(Outreach):
         #: The event loop that it is open in, and the one that it is being opened in with the task that does so.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+        for observer in self.observing.observers:
+            observer.attached(self)
 
     def find_lane(self, send: Send) -> Lane | None:
         """The short way to the socket behind an ASGI ``send``, if there is one and it may be used."""
