@@ -4,8 +4,6 @@ They do what the plain ones do, and tell. Who observes nothing has the plain one
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +15,7 @@ from .history import History
 from .hub import Hub
 from .mailbox import Mailbox
 from .messages import Position, Request
-from .observing import INTERRUPTED, OK, UNKNOWN, Call, Observing, Publication
+from .observing import INTERRUPTED, OK, UNKNOWN, Call, Observing
 from .packets import Packet
 from .plan import ActionPlan
 
@@ -176,7 +174,7 @@ class ObservedHub(Hub):
         if not self._publishes:
             await super().publish(topic, packet)
             return
-        with self._telling(Publication(topic, packet)) as publication:
+        with self.observing.publication(topic, packet) as publication:
             await super().publish(topic, publication.packet)
 
     async def append(
@@ -184,19 +182,8 @@ class ObservedHub(Hub):
     ) -> Position:
         if not self._publishes:
             return await super().append(group, packet, history, idempotency_key)
-        with self._telling(Publication(GROUP + group, packet)) as publication:
+        with self.observing.publication(GROUP + group, packet) as publication:
             return await super().append(group, publication.packet, history, idempotency_key)
-
-    @contextmanager
-    def _telling(self, publication: Publication) -> Iterator[Publication]:
-        self.observing.tell("publishing", publication)
-        try:
-            yield publication
-        except BaseException as error:
-            publication.failure = error
-            raise
-        finally:
-            self.observing.tell("published", publication)
 
     async def _take(self, topic: str, packet: Packet, position: Position | None) -> None:
         if self._delivers:

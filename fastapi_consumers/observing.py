@@ -6,7 +6,8 @@ classes of the hot path are the plain ones, so that no message pays anything; `o
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -189,6 +190,19 @@ class Observing:
                 hook(*arguments)
             except Exception as error:
                 self.failed(hook, error)
+
+    @contextmanager
+    def publication(self, topic: str, packet: "Packet") -> Iterator[Publication]:
+        """Around publishing this packet, or what observers make of it."""
+        publication = Publication(topic, packet)
+        self.tell("publishing", publication)
+        try:
+            yield publication
+        except BaseException as error:
+            publication.failure = error
+            raise
+        finally:
+            self.tell("published", publication)
 
     @staticmethod
     def failed(hook: Any, error: Exception) -> None:

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from .histories import Histories
 from .history import HistoryStore
 from .history.base import check_idempotency_key
 from .messages import Position
+from .observing import Observer, Observing
 from .packets import Packet, encode_packet, with_position
 from .redis_client import safe_url
 from .transports import Transport
@@ -65,6 +66,7 @@ class Publisher:
         history_url: where the application keeps the history of its groups: the same as in its ``add_consumers``, which
             may be left out here if it is there. A ``HistoryStore`` must be one that nobody else uses.
         broker_timeout: seconds, or a timedelta, that one call may take, connecting and appending included.
+        observers: are told what is published, such as those that trace: their hooks ``publishing`` and ``published``.
 
     Raises ``ImproperlyConfigured`` for a URL that cannot be meant.
     """
@@ -77,8 +79,10 @@ class Publisher:
         broadcast: Broadcast | None = None,
         history_url: str | HistoryStore | None = None,
         broker_timeout: float | timedelta = 1.0,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._timeout = seconds_of(broker_timeout)
+        self._observing = Observing(observers)
         self._make: Callable[[], tuple[Transport, HistoryBackend]] = lambda: _backends(
             url, transport, broadcast, history_url, self._timeout
         )
@@ -170,15 +174,18 @@ class Publisher:
             check_idempotency_key(idempotency_key)
         if addressed is None:
             return None
-        topic, packet = addressed
+        with self._observing.publication(*addressed) as publication:
+            return await self._publish(addressed.topic, publication.packet, idempotency_key)
+
+    async def _publish(self, topic: str, packet: Packet, idempotency_key: str | None) -> Position | None:
         if packet.kind == "event" and topic.startswith(GROUP):
             group = topic[len(GROUP) :]
-            return await self._in_time(lambda limit: self._broadcast(group, addressed, idempotency_key, limit))
+            return await self._in_time(lambda limit: self._broadcast(group, packet, idempotency_key, limit))
         await self._in_time(lambda limit: self._hand_on(topic, encode_packet(packet)))
         return None
 
     async def _broadcast(
-        self, group: str, addressed: Addressed, idempotency_key: str | None, limit: asyncio.Timeout
+        self, group: str, packet: Packet, idempotency_key: str | None, limit: asyncio.Timeout
     ) -> Position | None:
         if self._store is not None:
             store, connected = self._store
@@ -188,14 +195,14 @@ class Publisher:
                 async with connected:
                     # What the store does not hand on by itself goes through here.
                     appender = Appender(store, self._transport, self._store_publishes, self._hand_on_in_time(limit))
-                    position, _ = await appender.append(group, addressed.packet, history, idempotency_key)
+                    position, _ = await appender.append(group, packet, history, idempotency_key)
                     return position
         if idempotency_key is not None:
             raise ValueError(
                 f"The group {group!r} has no history, which is where idempotency keys are kept; or none that is known "
                 "at the store, where the application leaves word when it starts."
             )
-        await self._hand_on(addressed.topic, encode_packet(addressed.packet))
+        await self._hand_on(GROUP + group, encode_packet(packet))
         return None
 
     async def _hand_on(self, topic: str, packet: bytes) -> None:

@@ -14,7 +14,7 @@ import os
 import selectors
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -24,6 +24,7 @@ from broadcaster import Broadcast
 from .addressing import Addressed, close_for, event_for, event_for_group, message_for_group, revoke_for
 from .history import HistoryStore
 from .messages import Position
+from .observing import Observer
 from .publisher import Publisher
 from .transports import Transport
 from .types import CloseCode
@@ -53,6 +54,7 @@ class SyncPublisher:
         broadcast: Broadcast | None = None,
         history_url: str | HistoryStore | None = None,
         broker_timeout: float | timedelta = 1.0,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._publisher = Publisher(
             url,
@@ -60,6 +62,7 @@ class SyncPublisher:
             broadcast=broadcast,
             history_url=history_url,
             broker_timeout=broker_timeout,
+            observers=observers,
         )
         self._worker: _Worker | None = None
         #: Held while a thread is started, by process: one that was held when the process was forked stays so.
