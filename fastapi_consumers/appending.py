@@ -52,6 +52,9 @@ class Appender:
                 await self._publish(topic, packet, position, encoded)
             except (BrokerUnavailable, MessageTooBig) as error:
                 self.unpublished += 1
-                logger.warning("an event of %r is kept, and delivered once it is read back: %s", group, error)
+                extra = {"group": group}
+                logger.warning(
+                    "an event of %r is kept, and delivered once it is read back: %s", group, error, extra=extra
+                )
                 return position, False
         return position, True

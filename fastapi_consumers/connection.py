@@ -378,7 +378,8 @@ class Connection:
     def _lost(self, error: BaseException) -> None:
         if isinstance(error, ValueError | TypeError):
             # It is not the client: the server cannot send this, such as half of a surrogate pair.
-            logger.error("the server refused a frame of %s", self.plan.options.name, exc_info=error)
+            extra = {"connection": self.channel_name}
+            logger.error("the server refused a frame of %s", self.plan.options.name, exc_info=error, extra=extra)
             self.shut(CloseCode.INTERNAL_ERROR, "internal_error")
             return
         # The server refuses to send, so the client has gone. What still works for it stops; otherwise the disconnect,

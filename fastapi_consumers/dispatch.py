@@ -21,6 +21,7 @@ from .exceptions import (
     Throttled,
 )
 from .explaining import explain
+from .facts import log_extra
 from .identifying import refresh
 from .localization import told_to
 from .mailbox import Mailbox
@@ -216,7 +217,8 @@ class Dispatcher:
         if not action.enabled:
             raise ActionDeprecated if action.deprecated else ActionDisabled
         if action.deprecated:
-            logger.warning("the deprecated action %r of %s was called", action.name, action.owner)
+            extra = log_extra(self._connection, action=action.name, request_id=request.request_id)
+            logger.warning("the deprecated action %r of %s was called", action.name, action.owner, extra=extra)
         if action.timeout is None:
             result = await self._call(action, request)
         else:
@@ -282,8 +284,7 @@ class Dispatcher:
         if isinstance(failure, StopConsumer):
             await self._connection.close(CloseCode.NORMAL)
             return None
-        known = request.action in self._plan.actions
-        error = await self.explain(failure, f"the action {request.action!r}" if known else "a request")
+        error = await self.explain(failure, f"the action {request.action!r:.80}")
         if request.action is None and request.request_id is None:
             await self.tell(error)
         else:
@@ -307,9 +308,11 @@ class Dispatcher:
     async def _send_error(self, error: ConsumerError, frame_of: Callable[[Framer, ConsumerError], Frame]) -> None:
         try:
             frame = frame_of(self._framer, told_to(self._connection, error))
-        except Exception as failure:
-            name = self._plan.options.name
-            logger.error("the error %r could not be encoded by %s", error.code, name, exc_info=without_input(failure))
+        except Exception:
+            extra = log_extra(self._connection, code=error.code)
+            logger.exception(
+                "the error %r could not be encoded by %s", error.code, self._plan.options.name, extra=extra
+            )
             frame = frame_of(self._plan.fallback, told_to(self._connection, InternalError()))
         await self._connection.send_frame(frame)
         if error.close:
@@ -380,9 +383,9 @@ class Dispatcher:
             reply = Reply("cancel", request.request_id, "ok")
             try:
                 frame_of_reply = self._framer.reply(reply)
-            except Exception as error:
-                name = self._plan.options.name
-                logger.error("the answer to a cancel could not be encoded by %s", name, exc_info=without_input(error))
+            except Exception:
+                name, extra = self._plan.options.name, log_extra(self._connection, action="cancel")
+                logger.exception("the answer to a cancel could not be encoded by %s", name, extra=extra)
                 frame_of_reply = self._plan.fallback.reply(reply)
             self._outbox.push(frame_of_reply)
         return None
@@ -413,7 +416,8 @@ class Dispatcher:
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
             if pending:
-                logger.warning("%d actions of %s ignore their cancellation", len(pending), self._plan.options.name)
+                name, extra = self._plan.options.name, log_extra(self._connection)
+                logger.warning("%d actions of %s ignore their cancellation", len(pending), name, extra=extra)
 
 
 def stray(cancellation: asyncio.CancelledError) -> Exception:

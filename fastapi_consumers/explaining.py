@@ -8,7 +8,7 @@ from starlette.exceptions import WebSocketException
 from .connection import Connection
 from .dependencies import error_from_dependency
 from .exceptions import ConsumerError, InternalError
-from .redaction import without_input
+from .facts import log_extra
 from .stepping import settled
 from .texts import gettext_lazy as _
 
@@ -28,9 +28,8 @@ async def explain(failure: Exception, where: str, consumer: Any, connection: Con
         error = await _ask_handlers(failure, consumer, connection)
     except ConsumerError as raised:
         return raised
-    except Exception as broken:
-        kind = type(failure).__qualname__
-        logger.error("an exception handler failed on %s", kind, exc_info=without_input(broken))
+    except Exception:
+        logger.exception("an exception handler failed on %s", type(failure).__qualname__, extra=log_extra(connection))
         return InternalError()
     if error is not None:
         return error
@@ -40,7 +39,8 @@ async def explain(failure: Exception, where: str, consumer: Any, connection: Con
         try:
             error = ConsumerError("closed", failure.reason or _("The socket was closed."), close_code=failure.code)
         except ValueError:
-            logger.error("%s raised a WebSocketException that cannot be sent", where, exc_info=without_input(failure))
+            extra = log_extra(connection)
+            logger.error("%s raised a WebSocketException that cannot be sent", where, exc_info=failure, extra=extra)
             return InternalError(close=True)
         error.http_status = 403  # As Starlette answers it before accept.
         return error
@@ -50,8 +50,8 @@ async def explain(failure: Exception, where: str, consumer: Any, connection: Con
         "%s of %s failed",
         where,
         connection.plan.options.name,
-        exc_info=without_input(failure),
-        extra={"channel": connection.channel_name},
+        exc_info=failure,
+        extra=log_extra(connection),
     )
     return InternalError()
 

@@ -39,7 +39,8 @@ class Mailbox:
         kind = message.get("type")
         method = options.event_method(kind) if isinstance(kind, str) else None
         if method is None:
-            logger.debug("%s has no @event method for a message of the channel layer", options.name)
+            extra = {"connection": self._connection.channel_name}
+            logger.debug("%s has no @event method for a message of the channel layer", options.name, extra=extra)
             return
         if len(self._messages) >= self._connection.plan.limits.max_inbox:
             self._connection.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")

@@ -231,7 +231,13 @@ class Streams:
                 packet = decode_packet(entry.packet)
                 found = packet.exclude, framer.event(Event(packet.name, packet.data, stream.group, entry.offset))
             except Exception as error:
-                logger.warning("event %d of %r in the store cannot be read: %r", entry.offset, stream.group, error)
+                logger.warning(
+                    "event %d of %r in the store cannot be read: %r",
+                    entry.offset,
+                    stream.group,
+                    error,
+                    extra={"group": stream.group},
+                )
                 return None, gap_frame(framer, stream.group)
             self._frame_bytes += found[1].size
             if self._frame_bytes > MAX_FRAME_BYTES:
@@ -291,13 +297,18 @@ class Streams:
                     while await self._heal_some(stream):
                         pass
                 except ConsumerError as error:
-                    logger.warning("the history of %r cannot be read, its events wait: %s", stream.group, error)
+                    logger.warning(
+                        "the history of %r cannot be read, its events wait: %s",
+                        stream.group,
+                        error,
+                        extra={"group": stream.group},
+                    )
                     stream.again = True
                     await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                     delay = min(delay * 2, MAX_RETRY)
         except Exception:
             # The next event of the group tries again.
-            logger.exception("what is missing of %r could not be read", stream.group)
+            logger.exception("what is missing of %r could not be read", stream.group, extra={"group": stream.group})
         finally:
             if stream.healing is asyncio.current_task():
                 stream.healing = None
@@ -322,7 +333,13 @@ class Streams:
             try:
                 fanning = Fanning(decode_packet(entry.packet), stream.group, entry.offset, stream.late)
             except BadPacket as error:
-                logger.warning("event %d of %r in the store cannot be read: %s", entry.offset, stream.group, error)
+                logger.warning(
+                    "event %d of %r in the store cannot be read: %s",
+                    entry.offset,
+                    stream.group,
+                    error,
+                    extra={"group": stream.group},
+                )
                 self._gap(stream)
                 continue
             self.healed += 1

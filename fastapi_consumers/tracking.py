@@ -255,7 +255,8 @@ class Tracker:
             await self._sync(group)
         except BrokerUnavailable as error:
             if not group.failed:
-                logger.warning("could not keep who is in %r: %r", group.name, error.__cause__ or error)
+                cause, extra = error.__cause__ or error, {"group": group.name}
+                logger.warning("could not keep who is in %r: %r", group.name, cause, extra=extra)
             group.failed = True
             group.flush_at = self._keeper.clock() + random.uniform(0.5, 1.0) * min(2.0, INTERVAL * group.ttl)
         if self._groups.get(group.name) is group:

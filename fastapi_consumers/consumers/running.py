@@ -22,7 +22,7 @@ from ..exceptions import (
     PermissionDenied,
     StopConsumer,
 )
-from ..explaining import is_handled
+from ..facts import log_extra
 from ..finding import consumers_of
 from ..identifying import identify, join_own_topics, wait_for_token
 from ..identity import CLIENT_KEY, is_authenticated
@@ -183,7 +183,8 @@ class _Life:
         if isinstance(failure, DenyConnection):
             return PermissionDenied()
         if self.connection.dispatcher is None:
-            logger.error("%s could not be made", self._cls.__qualname__, exc_info=without_input(failure))
+            extra = log_extra(self.connection)
+            logger.error("%s could not be made", self._cls.__qualname__, exc_info=failure, extra=extra)
             return InternalError()
         error: ConsumerError = await self.connection.dispatcher.explain(failure, "the handshake")
         return error
@@ -225,6 +226,7 @@ class _Life:
                 logger.error(
                     "%s.connect() ended without self.accept() or self.close(): the socket is refused",
                     type(consumer).__qualname__,
+                    extra=log_extra(connection),
                 )
                 raise InternalError
             return
@@ -267,9 +269,10 @@ class _Life:
             for group in groups:
                 recover, recovers = recoveries.of(group)
                 await consumer._join(group, recover, recovers=recovers)
-        except InvalidGroup as error:
-            logger.warning("%s cannot join a group: %s", type(consumer).__qualname__, error)
-            raise
+            except InvalidGroup as error:
+                extra = log_extra(self.connection)
+                logger.warning("%s cannot join a group: %s", type(consumer).__qualname__, error, extra=extra)
+                raise
 
     async def _enter(self, consumer: "Consumer") -> None:
         if "lifespan" in self.connection.plan.options.overridden and consumer.lifespan is not None:
@@ -364,7 +367,7 @@ class _Life:
         """Run every step, whatever those before it raised; then raise the outcome, unless it is an ``Exception``."""
         connection, consumer = self.connection, self._consumer
         if isinstance(outcome, Exception):
-            logger.error("%s failed", self._cls.__qualname__, exc_info=without_input(outcome))
+            logger.error("%s failed", self._cls.__qualname__, exc_info=outcome, extra=log_extra(connection))
             connection.shut(CloseCode.INTERNAL_ERROR, "internal_error")
         elif outcome is not None:
             connection.shut(CloseCode.GOING_AWAY, "going_away")
@@ -394,10 +397,9 @@ class _Life:
                 outcome = outcome or error
             except StopConsumer:
                 pass
-            except Exception as failure:
-                if not await is_handled(failure, consumer, connection):
-                    name = self._cls.__qualname__
-                    logger.error("%s failed while it was torn down", name, exc_info=without_input(failure))
+            except Exception:
+                name, extra = self._cls.__qualname__, log_extra(connection)
+                logger.exception("%s failed while it was torn down", name, extra=extra)
             except BaseException as error:
                 outcome = error
         connection.closed_at = time.time()
