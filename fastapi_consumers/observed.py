@@ -23,15 +23,17 @@ from .plan import ActionPlan
 class ObservedDispatcher(Dispatcher):
     """Tells of each action, from its turn to its answer, and of each error."""
 
-    __slots__ = ("_current", "_measured", "_observing", "_outcome", "_tells", "task_calls")
+    __slots__ = ("_current", "_observing", "_outcome", "_recorders", "task_calls")
 
     def __init__(self, consumer: Any, connection: Connection, **options: Any) -> None:
         super().__init__(consumer, connection, **options)
         self._observing: Observing = connection.consumers.observing
-        #: Those who want to know no more than how long it took, and how it went; and whether others want to know more.
-        self._measured = self._observing.hooks("call_measured")
-        self._tells = self._observing.wants("call_started", "call_ended")
+        self._recorders = self._observing.recorders(connection.plan)
+        #: Of the direct action that runs.
         self._outcome = OK
+        if self._observing.wants("call_started", "call_ended"):
+            # Somebody wants to know more than how long it took, and how it went.
+            self._direct = {}
         #: What runs in the connection's own task; and concurrent actions and event methods, by theirs.
         self._current: Call | None = None
         self.task_calls: dict[asyncio.Task[Any] | None, Call] = {}
@@ -39,7 +41,7 @@ class ObservedDispatcher(Dispatcher):
     async def _attend(self, request: Request, turn: asyncio.Lock | None) -> None:
         running = self._running
         action = self._direct.get(request.action)
-        if action is None or request.error is not None or running.waiting or self._tells:
+        if action is None or request.error is not None or running.waiting:
             await self._attend_telling(request, turn)
             return
         # As the plain dispatcher does it, and measured: a call of that one would cost more than all else of it.
@@ -69,11 +71,11 @@ class ObservedDispatcher(Dispatcher):
         finally:
             running.current = None
             duration = perf_counter() - started
-            for measured in self._measured:
+            for record in self._recorders[action.name]:
                 try:
-                    measured(self._plan, "action", action.name, self._outcome, duration)
+                    record(self._outcome, duration)
                 except Exception as error:
-                    self._observing.failed(measured, error)
+                    self._observing.failed(record, error)
             if running.requested:
                 running.end()
 
@@ -120,7 +122,8 @@ class ObservedDispatcher(Dispatcher):
         call = self.task_calls.get(asyncio.current_task(), self._current)
         if call is not None:
             call.outcome = error.code
-        self._outcome = error.code
+        else:
+            self._outcome = error.code
         self._observing.tell("error_told", self._connection, error.code)
         await super()._send_error(error, frame_of)
 
@@ -132,7 +135,12 @@ def end(call: Call, observing: Observing) -> None:
     """It has ended: tell so."""
     call.duration = perf_counter() - call.started
     observing.tell("call_ended", call)
-    observing.tell("call_measured", call.connection.plan, call.kind, call.name, call.outcome, call.duration)
+    recorders = observing.recorders(call.connection.plan)
+    for record in recorders[call.name if call.kind == "action" else ("event", call.name)]:
+        try:
+            record(call.outcome, call.duration)
+        except Exception as error:
+            observing.failed(record, error)
 
 
 class ObservedMailbox(Mailbox):

@@ -6,7 +6,7 @@ classes of the hot path are the plain ones, so that no message pays anything; `o
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 UNKNOWN = "unknown"
 #: The outcome of a call that went well, and of one that the end of its connection stopped.
 OK, INTERRUPTED = "ok", "interrupted"
+
+
+#: Takes the outcome of a call and how many seconds it took.
+Record = Callable[[str, float], None]
 
 
 class Call:
@@ -116,11 +120,13 @@ class Observer:
     def call_ended(self, call: Call) -> None:
         """It has ended: ``outcome`` and ``duration`` are known. In the task and context of ``call_started``."""
 
-    def call_measured(self, plan: "Plan", kind: str, name: str, outcome: str, duration: float) -> None:
-        """The same as ``call_ended`` in bare values, for who needs no more: nothing has to be made for it.
+    def call_recorder(self, plan: "Plan", kind: Literal["action", "event"], name: str) -> Record:
+        """A function of outcome and duration, called whenever this call has ended, in place of ``call_ended``.
 
+        It is asked for once for each class and name, so that nothing has to be made or looked up for a message.
         ``plan.options.name`` is the name of the consumer's class.
         """
+        raise NotImplementedError
 
     def error_told(self, connection: "Connection", code: str) -> None:
         """The client was told of an error: as the answer to a request, or without one."""
@@ -172,16 +178,20 @@ class Observing:
         #: Whether messages and bytes are counted.
         self.counts = counts or any(each.counts for each in self.observers)
         #: Whether calls, or errors, are looked at; and publications and deliveries.
-        self.calls = self.wants("call_started", "call_ended", "call_measured", "error_told")
+        self.calls = self.wants("call_started", "call_ended", "call_recorder", "error_told")
         self.packets = self.wants("publishing", "published", "delivered")
+        self._recorders: dict[Plan, Recorders] = {}
 
     def wants(self, *names: str) -> bool:
         """Whether somebody has one of these hooks."""
         return any(self._hooks[name] for name in names)
 
-    def hooks(self, name: str) -> tuple[Any, ...]:
-        """All that have this hook. Whoever calls them catches what they raise: :meth:`failed`."""
-        return self._hooks[name]
+    def recorders(self, plan: "Plan") -> "Recorders":
+        """Those of a class, the same for all of its connections. Whoever calls them catches what they raise."""
+        found = self._recorders.get(plan)
+        if found is None:
+            found = self._recorders[plan] = Recorders(plan, self._hooks["call_recorder"])
+        return found
 
     def tell(self, name: str, *arguments: Any) -> None:
         """Call one hook of all that have it. Raises nothing."""
@@ -206,5 +216,19 @@ class Observing:
 
     @staticmethod
     def failed(hook: Any, error: Exception) -> None:
-        """Log what a hook raised."""
-        logger.error("the observer %r failed in %s()", type(hook.__self__).__qualname__, hook.__name__, exc_info=error)
+        """Log what a hook or a recorder raised."""
+        logger.error("the observer's %s failed", getattr(hook, "__qualname__", repr(hook)), exc_info=error)
+
+
+class Recorders(dict[Any, tuple[Record, ...]]):
+    """Action, or ``("event", name)`` for an event method, to who records it; looked up when it is first called."""
+
+    def __init__(self, plan: "Plan", hooks: Iterable[Callable[..., Record]]) -> None:
+        super().__init__()
+        self._plan = plan
+        self._hooks = tuple(hooks)
+
+    def __missing__(self, key: Any) -> tuple[Record, ...]:
+        kind, name = ("action", key) if isinstance(key, str) else key
+        found = self[key] = tuple(hook(self._plan, kind, name) for hook in self._hooks)
+        return found

@@ -178,6 +178,95 @@ async def test_an_action_that_waits_for_the_turn_of_an_event_method_keeps_its_ou
         await recorder.until("ended", "event", "shop.noted", "sold")
 
 
+class Recording(Observer):
+    """Wants no more than outcomes and durations."""
+
+    def __init__(self):
+        self.seen = []
+
+    def call_recorder(self, plan, kind, name):
+        self.seen.append(f"asked for {kind} {name} of {plan.options.name}")
+        return lambda outcome, duration: self.seen.append((name, outcome, duration >= 0))
+
+
+class Picky(Shop):
+    async def receive(self, text_data=None, bytes_data=None):
+        if text_data == "boom":
+            raise Sold("not this")
+        await super().receive(text_data, bytes_data)
+
+
+async def test_who_wants_outcomes_and_durations_alone_is_asked_once_and_told_each():
+    recording, app = Recording(), FastAPI()
+    add_consumers(app, [path("/{name}", Picky)], observers=[recording])
+    async with WebsocketCommunicator(app, "/one") as client:
+        await ask(client, "buy", count=1)
+        await ask(client, "buy", count=10)
+        await client.send_to("boom")
+        assert (await client.receive_json_from())["error"]["code"] == "sold"
+        # What is told without a request is no action's outcome.
+        await ask(client, "buy", count=2)
+        await client.send_json_to({"action": "wait", "request_id": 3, "data": {"seconds": 0}})
+        await client.receive_json_from()
+    calls = [what for what in recording.seen if isinstance(what, tuple)]
+    assert calls == [("buy", "ok", True), ("buy", "sold", True), ("buy", "ok", True), ("wait", "sold", True)]
+    assert recording.seen.count("asked for action buy of Picky") == 1
+
+
+async def test_direct_actions_are_recorded_whatever_becomes_of_them():
+    class Plain(GroupConsumer):
+        groups = []
+
+        @action
+        async def echo(self, text: str) -> str:
+            if text == "stop":
+                await self.close(4001)
+            if text == "bug":
+                raise RuntimeError(text)
+            if text == "long":
+                await asyncio.sleep(60)
+            return text
+
+    recording, app = Recording(), FastAPI()
+    add_consumers(app, [path("/plain", Plain)], observers=[recording])
+    async with WebsocketCommunicator(app, "/plain") as client:
+        for text in ("a", "bug", "b"):
+            await ask(client, "echo", text=text)
+        await client.send_json_to({"action": "echo", "request_id": 5, "data": {"text": "long"}})
+        await asyncio.sleep(0)
+        await client.send_json_to({"action": "cancel", "request_id": 6, "data": {"request_id": 5}})
+        assert {(await client.receive_json_from()).get("status") for _ in range(2)} == {"error", "ok"}
+        await ask(client, "echo", text="c")
+        await client.send_json_to({"action": "echo", "request_id": 7, "data": {"text": "long"}})
+        async with asyncio.timeout(20):
+            while not _works(app):  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.01)
+    outcomes = [what[1] for what in recording.seen if isinstance(what, tuple) and what[0] == "echo"]
+    assert outcomes == ["ok", "internal_error", "ok", "cancelled", "ok", "interrupted"]
+
+
+def _works(app):
+    (connection,) = app.state.consumers.connections
+    return connection.dispatcher._running.current == 7
+
+
+async def test_a_recorder_that_fails_changes_nothing(caplog):
+    class Broken(Observer):
+        def call_recorder(self, plan, kind, name):
+            return self.record
+
+        def record(self, outcome, duration):
+            raise LookupError("of the observer")
+
+    app = FastAPI()
+    add_consumers(app, [path("/archive", Archive)], observers=[Broken()])
+    async with WebsocketCommunicator(app, "/archive") as client:
+        await client.receive_json_from()
+        await client.send_json_to({"action": "say", "request_id": 1, "data": {"text": "hi"}})
+        assert {(await client.receive_json_from())["type"] for _ in range(2)} == {"event", "reply"}
+    assert "Broken.record failed" in caplog.text
+
+
 class Closed(Shop):
     def get_groups(self):
         raise NotAuthenticated
@@ -203,7 +292,7 @@ async def test_an_observer_that_fails_is_logged_and_changes_nothing(caplog):
         assert (await ask(client, "buy", count=1))["data"] == 1
         assert (await ask(client, "buy", count=2))["data"] == 2
     assert ("ended", "action", "buy", "ok") in recorder.seen
-    assert "Broken' failed in call_ended()" in caplog.text
+    assert "Broken.call_ended failed" in caplog.text
 
 
 async def test_without_observers_the_classes_of_the_hot_path_are_the_plain_ones():

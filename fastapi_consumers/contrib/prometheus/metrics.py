@@ -2,14 +2,14 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 from prometheus_client.registry import Collector
 
 from ...connection import Connection
 from ...facts import end_of
-from ...observing import OK, Observer
+from ...observing import OK, Observer, Record
 from ...plan import Plan
 from ...printable import printable
 from ...runtime import Consumers
@@ -31,13 +31,22 @@ _STANDARD_CODES = frozenset(map(int, CloseCode)) | {CloseCode.ABNORMAL}
 class _Calls:
     """The calls of one action or event method."""
 
-    __slots__ = ("counts", "failures", "seconds")
+    __slots__ = ("_bounded", "_bounds", "counts", "failures", "seconds")
 
-    def __init__(self, bounds: int) -> None:
-        self.counts = [0] * (bounds + 1)
+    def __init__(self, bounds: tuple[float, ...], bounded: Callable[[str, str], str]) -> None:
+        self._bounds = bounds
+        self._bounded = bounded
+        self.counts = [0] * (len(bounds) + 1)
         self.seconds = 0.0
         #: Those that did not go well, by outcome.
         self.failures: dict[str, int] = {}
+
+    def add(self, outcome: str, duration: float) -> None:
+        self.counts[bisect_left(self._bounds, duration)] += 1
+        self.seconds += duration
+        if outcome != OK:
+            outcome = self._bounded("outcome", outcome)
+            self.failures[outcome] = self.failures.get(outcome, 0) + 1
 
 
 class Metrics(Observer, Collector):
@@ -102,16 +111,9 @@ class Metrics(Observer, Collector):
         for place, value in enumerate(_traffic(connection)):
             total[place] += value
 
-    def call_measured(self, plan: Plan, kind: str, name: str, outcome: str, duration: float) -> None:
-        try:
-            calls = self._calls[plan, kind, name]
-        except KeyError:
-            calls = self._calls[plan, kind, name] = _Calls(len(self.bounds))
-        calls.counts[bisect_left(self.bounds, duration)] += 1
-        calls.seconds += duration
-        if outcome != OK:
-            outcome = self._bounded("outcome", outcome)
-            calls.failures[outcome] = calls.failures.get(outcome, 0) + 1
+    def call_recorder(self, plan: Plan, kind: Literal["action", "event"], name: str) -> Record:
+        calls = self._calls[plan, kind, name] = _Calls(self.bounds, self._bounded)
+        return calls.add
 
     def error_told(self, connection: Connection, code: str) -> None:
         self._errors[_class(connection), self._bounded("outcome", code)] += 1
