@@ -15,7 +15,7 @@ from .history import History
 from .hub import Hub
 from .mailbox import Mailbox
 from .messages import Position, Request
-from .observing import INTERRUPTED, OK, UNKNOWN, Call, Observing
+from .observing import BATCH, INTERRUPTED, OK, UNKNOWN, Call, Observing
 from .packets import Packet
 from .plan import ActionPlan
 
@@ -71,11 +71,11 @@ class ObservedDispatcher(Dispatcher):
         finally:
             running.current = None
             duration = perf_counter() - started
-            for record in self._recorders[action.name]:
-                try:
-                    record(self._outcome, duration)
-                except Exception as error:
-                    self._observing.failed(record, error)
+            recorder, outcome = self._recorders[action.name], self._outcome
+            if outcome is OK and len(recorder.durations) < BATCH:
+                recorder.durations.append(duration)
+            else:
+                recorder.add(outcome, duration)
             if running.requested:
                 running.end()
 
@@ -135,12 +135,8 @@ def end(call: Call, observing: Observing) -> None:
     """It has ended: tell so."""
     call.duration = perf_counter() - call.started
     observing.tell("call_ended", call)
-    recorders = observing.recorders(call.connection.plan)
-    for record in recorders[call.name if call.kind == "action" else ("event", call.name)]:
-        try:
-            record(call.outcome, call.duration)
-        except Exception as error:
-            observing.failed(record, error)
+    key = call.name if call.kind == "action" else ("event", call.name)
+    observing.recorders(call.connection.plan)[key].add(call.outcome, call.duration)
 
 
 class ObservedMailbox(Mailbox):

@@ -6,7 +6,7 @@ classes of the hot path are the plain ones, so that no message pays anything; `o
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,8 +27,10 @@ UNKNOWN = "unknown"
 OK, INTERRUPTED = "ok", "interrupted"
 
 
-#: Takes the outcome of a call and how many seconds it took.
-Record = Callable[[str, float], None]
+#: Takes an outcome, and how many seconds each of the calls took that ended so.
+Record = Callable[[str, Sequence[float]], None]
+#: Calls that went well, of one action, before they are handed over.
+BATCH = 256
 
 
 class Call:
@@ -121,10 +123,11 @@ class Observer:
         """It has ended: ``outcome`` and ``duration`` are known. In the task and context of ``call_started``."""
 
     def call_recorder(self, plan: "Plan", kind: Literal["action", "event"], name: str) -> Record:
-        """A function of outcome and duration, called whenever this call has ended, in place of ``call_ended``.
+        """A function that is given outcomes and durations of this action or event method, in place of ``call_ended``.
 
-        It is asked for once for each class and name, so that nothing has to be made or looked up for a message.
-        ``plan.options.name`` is the name of the consumer's class.
+        It is asked for once for each class and name; ``plan.options.name`` is the name of the class. Calls that went
+        well are given to it many at a time, and when ``consumers.observing.flush()`` is called; do so before you read what
+        it has counted. So a message costs hardly more than the clock.
         """
         raise NotImplementedError
 
@@ -186,8 +189,14 @@ class Observing:
         """Whether somebody has one of these hooks."""
         return any(self._hooks[name] for name in names)
 
+    def flush(self) -> None:
+        """Hand over to recorders what has been gathered for them."""
+        for recorders in tuple(self._recorders.values()):
+            for recorder in tuple(recorders.values()):
+                recorder.flush()
+
     def recorders(self, plan: "Plan") -> "Recorders":
-        """Those of a class, the same for all of its connections. Whoever calls them catches what they raise."""
+        """Those of a class, the same for all of its connections."""
         found = self._recorders.get(plan)
         if found is None:
             found = self._recorders[plan] = Recorders(plan, self._hooks["call_recorder"])
@@ -220,15 +229,52 @@ class Observing:
         logger.error("the observer's %s failed", getattr(hook, "__qualname__", repr(hook)), exc_info=error)
 
 
-class Recorders(dict[Any, tuple[Record, ...]]):
-    """Action, or ``("event", name)`` for an event method, to who records it; looked up when it is first called."""
+class Recorder:
+    """How long the calls of one action took, gathered for those who record them.
+
+    Gathered, since a function call for each message would cost more than all else of observing. Those that went well
+    are handed over :data:`BATCH` at a time, and whenever somebody asks for what there is; the others at once.
+    """
+
+    __slots__ = ("_records", "durations")
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._records = tuple(records)
+        #: Seconds, of calls that went well. Whoever adds to it hands over when there are enough.
+        self.durations: list[float] = []
+
+    def add(self, outcome: str, duration: float) -> None:
+        """One more call."""
+        if outcome != OK:
+            self._hand_over(outcome, [duration])
+            return
+        self.durations.append(duration)
+        if len(self.durations) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what there is."""
+        if self.durations:
+            durations, self.durations = self.durations, []
+            self._hand_over(OK, durations)
+
+    def _hand_over(self, outcome: str, durations: list[float]) -> None:
+        for record in self._records:
+            try:
+                record(outcome, durations)
+            except Exception as error:
+                Observing.failed(record, error)
+
+
+class Recorders(dict[Any, Recorder]):
+    """Action, or ``("event", name)`` for an event method, to its recorder; made when it is first called."""
 
     def __init__(self, plan: "Plan", hooks: Iterable[Callable[..., Record]]) -> None:
         super().__init__()
         self._plan = plan
         self._hooks = tuple(hooks)
 
-    def __missing__(self, key: Any) -> tuple[Record, ...]:
+    def __missing__(self, key: Any) -> Recorder:
         kind, name = ("action", key) if isinstance(key, str) else key
-        found = self[key] = tuple(hook(self._plan, kind, name) for hook in self._hooks)
+        found = self[key] = Recorder(hook(self._plan, kind, name) for hook in self._hooks)
         return found

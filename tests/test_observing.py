@@ -14,7 +14,7 @@ from fastapi_consumers.facts import facts_of
 from fastapi_consumers.history import History
 from fastapi_consumers.hub import Hub
 from fastapi_consumers.inbox import Inbox
-from fastapi_consumers.observing import Observer, Observing
+from fastapi_consumers.observing import BATCH, Observer, Observing
 from fastapi_consumers.outbox import Outbox
 from fastapi_consumers.testing import HandshakeRefused, WebsocketCommunicator
 
@@ -186,7 +186,7 @@ class Recording(Observer):
 
     def call_recorder(self, plan, kind, name):
         self.seen.append(f"asked for {kind} {name} of {plan.options.name}")
-        return lambda outcome, duration: self.seen.append((name, outcome, duration >= 0))
+        return lambda outcome, durations: self.seen.extend((name, outcome, each >= 0) for each in durations)
 
 
 class Picky(Shop):
@@ -208,8 +208,10 @@ async def test_who_wants_outcomes_and_durations_alone_is_asked_once_and_told_eac
         await ask(client, "buy", count=2)
         await client.send_json_to({"action": "wait", "request_id": 3, "data": {"seconds": 0}})
         await client.receive_json_from()
+    app.state.consumers.observing.flush()
     calls = [what for what in recording.seen if isinstance(what, tuple)]
-    assert calls == [("buy", "ok", True), ("buy", "sold", True), ("buy", "ok", True), ("wait", "sold", True)]
+    # What went well comes when it is asked for.
+    assert calls == [("buy", "sold", True), ("wait", "sold", True), ("buy", "ok", True), ("buy", "ok", True)]
     assert recording.seen.count("asked for action buy of Picky") == 1
 
 
@@ -241,8 +243,24 @@ async def test_direct_actions_are_recorded_whatever_becomes_of_them():
         async with asyncio.timeout(20):
             while not _works(app):  # noqa: ASYNC110 - seen from outside
                 await asyncio.sleep(0.01)
+    app.state.consumers.observing.flush()
     outcomes = [what[1] for what in recording.seen if isinstance(what, tuple) and what[0] == "echo"]
-    assert outcomes == ["ok", "internal_error", "ok", "cancelled", "ok", "interrupted"]
+    assert outcomes == ["internal_error", "cancelled", "interrupted", "ok", "ok", "ok"]
+
+
+async def test_what_went_well_is_handed_over_many_at_a_time_and_never_piles_up():
+    recording, app = Recording(), FastAPI()
+    add_consumers(app, [path("/plain/{name}", Picky), path("/archive", Archive)], observers=[recording])
+    async with WebsocketCommunicator(app, "/archive") as client:
+        await client.receive_json_from()
+        for _ in range(2 * BATCH + 3):
+            await client.send_json_to({"action": "say", "request_id": 1, "data": {"text": "hi"}})
+            assert {(await client.receive_json_from())["type"] for _ in range(2)} == {"event", "reply"}
+    told = sum(isinstance(what, tuple) for what in recording.seen)
+    assert BATCH <= told <= 2 * BATCH + 3
+    app.state.consumers.observing.flush()
+    app.state.consumers.observing.flush()
+    assert sum(isinstance(what, tuple) for what in recording.seen) == 2 * BATCH + 3
 
 
 def _works(app):
@@ -255,7 +273,7 @@ async def test_a_recorder_that_fails_changes_nothing(caplog):
         def call_recorder(self, plan, kind, name):
             return self.record
 
-        def record(self, outcome, duration):
+        def record(self, outcome, durations):
             raise LookupError("of the observer")
 
     app = FastAPI()
@@ -264,6 +282,7 @@ async def test_a_recorder_that_fails_changes_nothing(caplog):
         await client.receive_json_from()
         await client.send_json_to({"action": "say", "request_id": 1, "data": {"text": "hi"}})
         assert {(await client.receive_json_from())["type"] for _ in range(2)} == {"event", "reply"}
+    app.state.consumers.observing.flush()
     assert "Broken.record failed" in caplog.text
 
 

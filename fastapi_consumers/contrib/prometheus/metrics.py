@@ -41,12 +41,13 @@ class _Calls:
         #: Those that did not go well, by outcome.
         self.failures: dict[str, int] = {}
 
-    def add(self, outcome: str, duration: float) -> None:
-        self.counts[bisect_left(self._bounds, duration)] += 1
-        self.seconds += duration
+    def add(self, outcome: str, durations: Sequence[float]) -> None:
+        for duration in durations:
+            self.counts[bisect_left(self._bounds, duration)] += 1
+        self.seconds += sum(durations)
         if outcome != OK:
             outcome = self._bounded("outcome", outcome)
-            self.failures[outcome] = self.failures.get(outcome, 0) + 1
+            self.failures[outcome] = self.failures.get(outcome, 0) + len(durations)
 
 
 class Metrics(Observer, Collector):
@@ -173,6 +174,8 @@ class Metrics(Observer, Collector):
             yield _gauge(name, documentation, by_class, {key: values[place] for key, values in waiting.items()})
 
     def _of_calls(self) -> Iterator[Family]:
+        if self._consumers is not None:
+            self._consumers.observing.flush()
         durations: dict[tuple[str, ...], list[float]] = {}
         outcomes: Counter[tuple[str, ...]] = Counter()
         # A class that was changed has another plan, and goes on under its name.
