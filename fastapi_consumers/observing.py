@@ -126,8 +126,8 @@ class Observer:
         """A function that is given outcomes and durations of this action or event method, in place of ``call_ended``.
 
         It is asked for once for each class and name; ``plan.options.name`` is the name of the class. Calls that went
-        well are given to it many at a time, and when ``consumers.observing.flush()`` is called; do so before you read what
-        it has counted. So a message costs hardly more than the clock.
+        well are given to it many at a time, and when ``consumers.observing.flush()`` is called: do so before you read
+        what it has counted. So a message costs hardly more than the clock.
         """
         raise NotImplementedError
 
