@@ -34,6 +34,7 @@ from .settings import (
     chosen_transport,
     compiled,
     connection_rates_of,
+    drain_timeout_of,
     observing_of,
     proxies_of,
     throttles_of,
@@ -79,6 +80,7 @@ def add_consumers(
     observers: Sequence[Observer] = (),
     statistics: bool = False,
     access_log: bool | Literal["actions"] = True,
+    drain_timeout: float | timedelta = DRAIN_TIMEOUT,
     **limits: Any,
 ) -> Consumers:
     """Set up an application: routes, transport, policies that hold where a class says nothing else.
@@ -131,6 +133,9 @@ def add_consumers(
             :func:`~fastapi_consumers.facts.facts_of`; some observers switch it on too.
         access_log: log a line for each connection when it has ended, to ``fastapi_consumers.access`` at level INFO;
             ``"actions"``: one for each action too.
+        drain_timeout: seconds that the process takes at the most, once it is told to stop, to close its sockets: one
+            after another where others may take them over, each when what it asked for has been answered. 0: the server
+            closes all of them at once.
         limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.
 
     Returns the app's ``Consumers``, also found as ``app.state.consumers``. Raises ``ImproperlyConfigured`` with all
@@ -199,6 +204,8 @@ def add_consumers(
         buckets=buckets,
         connection_rates=connection_rates,
         observing=observing,
+        drain_timeout=drain_seconds,
+        max_connections=max_connections_per_process,
     )
     for route in channel_routes:
         consumers.add_history(route.consumer_class._meta)

@@ -101,3 +101,10 @@ class Cancelling:
             if others > self._connection.cancelling:
                 # Somebody else has cancelled the task too, with the same CancelledError.
                 raise asyncio.CancelledError
+
+
+def stray(cancellation: asyncio.CancelledError) -> Exception:
+    """The error for an action that ended with a ``CancelledError`` although nobody cancelled it."""
+    error = RuntimeError("the action awaited something that was cancelled")
+    error.__cause__ = cancellation
+    return error

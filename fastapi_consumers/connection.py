@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -15,14 +16,16 @@ from .denial import can_deny, deny
 from .exceptions import ConsumerError
 from .fanning import Member
 from .identity import ANONYMOUS
+from .idling import Idle
 from .inbox import CountingInbox, Disconnected, Inbox
+from .lanes import stop_reading
 from .localization import ClientLanguage, told_to
 from .messages import Frame, Notice, bytes_frame, text_frame
 from .outbox import CountingOutbox, Outbox
 from .overflowing import Overflowing
 from .plan import Plan
 from .protocols import JSON_FRAMER
-from .socket_view import SocketView, no_receive
+from .socket_view import SocketView, no_receive, raw_headers
 from .types import FLOODS, REASONS, CloseCode, Message, Receive, Scope, Send, close_reason
 
 logger = logging.getLogger(__name__)
@@ -103,6 +106,11 @@ class Connection:
             on_dropped=self._dropped,
         )
         self.overflowing = Overflowing(limits.overflow, consumers.overflows)
+        self._idle: Idle | None = None
+        if limits.idle_timeout is not None:
+            close = partial(self.shut, CloseCode.TIMEOUT, "idle_timeout")
+            self._idle = Idle(receive, consumers.deadlines, limits.idle_timeout, self._is_busy, close)
+            receive = self._idle.receive
         self.inbox = (CountingInbox if counts else Inbox)(
             receive,
             consumers.watch,
@@ -164,11 +172,9 @@ class Connection:
         """
         if self.is_accepted or self._closing:
             return
-        pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
-        raw = [(_bytes(name), _bytes(value)) for name, value in pairs]
         chosen = subprotocol if subprotocol is not None else self.subprotocol
         try:
-            await self._send({"type": "websocket.accept", "subprotocol": chosen, "headers": raw})
+            await self._send({"type": "websocket.accept", "subprotocol": chosen, "headers": raw_headers(headers)})
         except (OSError, WebSocketDisconnect) as error:
             self.is_lost = self.is_closing = True
             self.close_code = CloseCode.ABNORMAL
@@ -409,7 +415,3 @@ class Connection:
     def _receive_message(self, message: dict[str, Any], trace: str | None = None) -> None:
         if self.dispatcher is not None:
             self.dispatcher.receive_message(message, trace)
-
-
-def _bytes(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode("latin-1")

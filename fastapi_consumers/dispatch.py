@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, aclosing, nullcontext
 from typing import Any
 
 from .actions import Action
-from .cancelling import Cancelling
+from .cancelling import Cancelling, stray
 from .connection import Connection
 from .exceptions import (
     ActionDeprecated,
@@ -20,7 +20,7 @@ from .exceptions import (
     StopConsumer,
     Throttled,
 )
-from .explaining import explain
+from .explaining import explain, log_failure
 from .facts import log_extra
 from .identifying import refresh
 from .localization import told_to
@@ -30,7 +30,6 @@ from .permissions import check_permissions
 from .permitting import acting
 from .plan import ActionPlan
 from .protocols import Framer, Reader
-from .redaction import without_input
 from .throttling import BaseThrottle, Refusals, check_throttles
 from .types import CloseCode, RequestId
 
@@ -284,7 +283,8 @@ class Dispatcher:
         if isinstance(failure, StopConsumer):
             await self._connection.close(CloseCode.NORMAL)
             return None
-        error = await self.explain(failure, f"the action {request.action!r:.80}")
+        known = request.action in self._plan.actions
+        error = await self.explain(failure, f"the action {request.action!r}" if known else "a request")
         if request.action is None and request.request_id is None:
             await self.tell(error)
         else:
@@ -308,11 +308,9 @@ class Dispatcher:
     async def _send_error(self, error: ConsumerError, frame_of: Callable[[Framer, ConsumerError], Frame]) -> None:
         try:
             frame = frame_of(self._framer, told_to(self._connection, error))
-        except Exception:
-            extra = log_extra(self._connection, code=error.code)
-            logger.exception(
-                "the error %r could not be encoded by %s", error.code, self._plan.options.name, extra=extra
-            )
+        except Exception as failure:
+            text, name = "the error %r could not be encoded by %s", self._plan.options.name
+            log_failure(logger, failure, self._connection, text, error.code, name)
             frame = frame_of(self._plan.fallback, told_to(self._connection, InternalError()))
         await self._connection.send_frame(frame)
         if error.close:
@@ -383,9 +381,9 @@ class Dispatcher:
             reply = Reply("cancel", request.request_id, "ok")
             try:
                 frame_of_reply = self._framer.reply(reply)
-            except Exception:
-                name, extra = self._plan.options.name, log_extra(self._connection, action="cancel")
-                logger.exception("the answer to a cancel could not be encoded by %s", name, extra=extra)
+            except Exception as error:
+                text, name = "the answer to a cancel could not be encoded by %s", self._plan.options.name
+                log_failure(logger, error, self._connection, text, name)
                 frame_of_reply = self._plan.fallback.reply(reply)
             self._outbox.push(frame_of_reply)
         return None
@@ -418,10 +416,3 @@ class Dispatcher:
             if pending:
                 name, extra = self._plan.options.name, log_extra(self._connection)
                 logger.warning("%d actions of %s ignore their cancellation", len(pending), name, extra=extra)
-
-
-def stray(cancellation: asyncio.CancelledError) -> Exception:
-    """The error for an action that ended with a ``CancelledError`` although nobody cancelled it."""
-    error = RuntimeError("the action awaited something that was cancelled")
-    error.__cause__ = cancellation
-    return error

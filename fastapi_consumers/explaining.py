@@ -9,10 +9,18 @@ from .connection import Connection
 from .dependencies import error_from_dependency
 from .exceptions import ConsumerError, InternalError
 from .facts import log_extra
+from .redaction import without_input
 from .stepping import settled
 from .texts import gettext_lazy as _
 
 logger = logging.getLogger(__name__)
+
+
+def log_failure(
+    log: logging.Logger, failure: BaseException, connection: Connection, text: str, *arguments: Any
+) -> None:
+    """Log an exception that nobody expected, with its traceback and whose connection it was; not what a client sent."""
+    log.error(text, *arguments, exc_info=without_input(failure), extra=log_extra(connection))
 
 
 async def explain(failure: Exception, where: str, consumer: Any, connection: Connection) -> ConsumerError:
@@ -28,8 +36,9 @@ async def explain(failure: Exception, where: str, consumer: Any, connection: Con
         error = await _ask_handlers(failure, consumer, connection)
     except ConsumerError as raised:
         return raised
-    except Exception:
-        logger.exception("an exception handler failed on %s", type(failure).__qualname__, extra=log_extra(connection))
+    except Exception as broken:
+        kind = type(failure).__qualname__
+        log_failure(logger, broken, connection, "an exception handler failed on %s", kind)
         return InternalError()
     if error is not None:
         return error
@@ -39,20 +48,13 @@ async def explain(failure: Exception, where: str, consumer: Any, connection: Con
         try:
             error = ConsumerError("closed", failure.reason or _("The socket was closed."), close_code=failure.code)
         except ValueError:
-            extra = log_extra(connection)
-            logger.error("%s raised a WebSocketException that cannot be sent", where, exc_info=failure, extra=extra)
+            log_failure(logger, failure, connection, "%s raised a WebSocketException that cannot be sent", where)
             return InternalError(close=True)
         error.http_status = 403  # As Starlette answers it before accept.
         return error
     if (known := error_from_dependency(failure)) is not None:
         return known
-    logger.error(
-        "%s of %s failed",
-        where,
-        connection.plan.options.name,
-        exc_info=failure,
-        extra=log_extra(connection),
-    )
+    log_failure(logger, failure, connection, "%s of %s failed", where, connection.plan.options.name)
     return InternalError()
 
 

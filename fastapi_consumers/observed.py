@@ -8,8 +8,9 @@ from time import perf_counter
 from typing import Any
 
 from .addressing import GROUP
+from .cancelling import stray
 from .connection import Connection
-from .dispatch import Dispatcher, stray
+from .dispatch import Dispatcher
 from .exceptions import Cancelled, ConsumerError, StopConsumer
 from .history import History
 from .hub import Hub

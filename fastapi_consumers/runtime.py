@@ -62,6 +62,8 @@ class Consumers(Outreach):
         buckets: Buckets | None = None,
         connection_rates: tuple[Rate, ...] = (),
         observing: Observing | None = None,
+        drain_timeout: float = DRAIN_TIMEOUT,
+        max_connections: int | None = None,
     ) -> None:
         self.observing = observing if observing is not None else Observing()
         self._direct_writes = direct_writes
@@ -87,6 +89,8 @@ class Consumers(Outreach):
         self._keeps_history = False
         self._presence = presence if presence is not None else presence_store(self._transport, None)
         self._broker = Broker(observing=self.observing)
+        self._drain_timeout = drain_timeout
+        self.draining = self._new_draining()
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.layer = ChannelLayer(self._ready_hub)

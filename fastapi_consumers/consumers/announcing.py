@@ -1,4 +1,4 @@
-"""Telling a consumer that it has joined or left a group: its method, then the functions that were registered."""
+"""Telling a consumer's hooks that it has joined or left a group."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def leaving(consumer: "Consumer", group: str) -> Callable[[], Awaitable[None]]:
-    """Tell it, once it is called, that it has left this group."""
+    """A step of teardown that announces a leave."""
     return lambda: announce(consumer, "leave", group)
 
 

@@ -22,6 +22,7 @@ from ..exceptions import (
     PermissionDenied,
     StopConsumer,
 )
+from ..explaining import is_handled, log_failure
 from ..facts import log_extra
 from ..finding import consumers_of
 from ..identifying import identify, join_own_topics, wait_for_token
@@ -32,7 +33,6 @@ from ..origins import is_allowed_origin
 from ..permissions import check_permissions
 from ..permitting import delivery_filter
 from ..recoveries import Recoveries
-from ..redaction import without_input
 from ..runtime import Consumers
 from ..stepping import Resumed, settled
 from ..texts import gettext_lazy as _
@@ -183,8 +183,7 @@ class _Life:
         if isinstance(failure, DenyConnection):
             return PermissionDenied()
         if self.connection.dispatcher is None:
-            extra = log_extra(self.connection)
-            logger.error("%s could not be made", self._cls.__qualname__, exc_info=failure, extra=extra)
+            log_failure(logger, failure, self.connection, "%s could not be made", self._cls.__qualname__)
             return InternalError()
         error: ConsumerError = await self.connection.dispatcher.explain(failure, "the handshake")
         return error
@@ -269,10 +268,10 @@ class _Life:
             for group in groups:
                 recover, recovers = recoveries.of(group)
                 await consumer._join(group, recover, recovers=recovers)
-            except InvalidGroup as error:
-                extra = log_extra(self.connection)
-                logger.warning("%s cannot join a group: %s", type(consumer).__qualname__, error, extra=extra)
-                raise
+        except InvalidGroup as error:
+            extra = log_extra(self.connection)
+            logger.warning("%s cannot join a group: %s", type(consumer).__qualname__, error, extra=extra)
+            raise
 
     async def _enter(self, consumer: "Consumer") -> None:
         if "lifespan" in self.connection.plan.options.overridden and consumer.lifespan is not None:
@@ -367,7 +366,7 @@ class _Life:
         """Run every step, whatever those before it raised; then raise the outcome, unless it is an ``Exception``."""
         connection, consumer = self.connection, self._consumer
         if isinstance(outcome, Exception):
-            logger.error("%s failed", self._cls.__qualname__, exc_info=outcome, extra=log_extra(connection))
+            log_failure(logger, outcome, connection, "%s failed", self._cls.__qualname__)
             connection.shut(CloseCode.INTERNAL_ERROR, "internal_error")
         elif outcome is not None:
             connection.shut(CloseCode.GOING_AWAY, "going_away")
@@ -397,9 +396,10 @@ class _Life:
                 outcome = outcome or error
             except StopConsumer:
                 pass
-            except Exception:
-                name, extra = self._cls.__qualname__, log_extra(connection)
-                logger.exception("%s failed while it was torn down", name, extra=extra)
+            except Exception as failure:
+                if not await is_handled(failure, consumer, connection):
+                    text = "%s failed while it was torn down"
+                    log_failure(logger, failure, connection, text, self._cls.__qualname__)
             except BaseException as error:
                 outcome = error
         connection.closed_at = time.time()
