@@ -84,6 +84,7 @@ class Backlog:
         "_uncounted",
         "coalesced",
         "dropped",
+        "merged",
         "policy",
     )
 
@@ -107,6 +108,8 @@ class Backlog:
         #: Events dropped for want of room, and events replaced by a newer one of their key.
         self.dropped = 0
         self.coalesced = 0
+        #: Notices that became one with another.
+        self.merged = 0
 
     def __len__(self) -> int:
         return self._frames + self._gaps + self._uncounted
@@ -240,6 +243,7 @@ class Backlog:
             if behind is not None:
                 del self._items[behind]
                 self._gaps -= 1
+                self.merged += 1
             number = before[group]
         elif behind is not None:
             del self._items[number]

@@ -34,7 +34,7 @@ class Outbox:
 
     Frames leave in the order in which they were pushed. After ``abort``, an overflow or a lost peer everything is
     dropped. ``sent``, ``dropped``, ``coalesced``, ``waiting`` and the one that is being written add up to what was
-    pushed and to the notices of what was dropped.
+    pushed and to the notices of what was dropped, of which two may become one while they wait.
     """
 
     __slots__ = (
