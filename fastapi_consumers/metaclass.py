@@ -12,8 +12,9 @@ from types import FrameType
 from typing import Any, cast
 
 from .actions import Action
-from .collecting import HANDLER_NAMES, REGISTERED_ACTIONS, REGISTERED_HANDLERS, Declared, Locals, collect
+from .collecting import HANDLER_NAMES, REGISTERED_ACTIONS, REGISTERED_HANDLERS, collect
 from .exceptions import ImproperlyConfigured, Problem
+from .marked_methods import Declared, Locals
 from .marks import ACTION_MARK, EVENT_MARK, ActionMark
 from .options import ConsumerOptions
 from .signatures import line_of
