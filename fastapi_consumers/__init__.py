@@ -31,7 +31,7 @@ from .exceptions import (
     TooManyGroups,
 )
 from .finding import get_consumers
-from .marks import action, event
+from .marks import action, cron, event, every
 from .messages import Position
 from .pagination import CursorPagination, LimitOffsetPagination, PageNumberPagination
 from .publisher import Publisher
@@ -81,7 +81,9 @@ __all__ = [
     "action",
     "add_consumers",
     "add_routes",
+    "cron",
     "event",
+    "every",
     "get_consumers",
     "path",
 ]

@@ -17,6 +17,7 @@ from .marked_methods import Declared, Method, mark_of, marked_methods, where_of
 from .marks import ACTION_MARK, EVENT_MARK
 from .options import ConsumerOptions, EventHandler
 from .permissions import compile_permissions
+from .scheduled_methods import scheduled_methods
 from .serializers import ResponseSerializer
 from .throttling import compile_throttles
 
@@ -83,6 +84,7 @@ def collect(declared: Declared) -> tuple[ConsumerOptions, list[Problem]]:
         actions=MappingProxyType(actions),
         events=MappingProxyType(_events(declared, problems)),
         handlers=MappingProxyType(_handlers(declared)),
+        schedules=MappingProxyType(scheduled_methods(declared, problems)),
         groups=get.groups(),
         history=get.history(),
         authentications=get.policies("authentication_classes", lambda entries: tuple(map(authentication_of, entries))),

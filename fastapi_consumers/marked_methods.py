@@ -75,7 +75,7 @@ def marked_methods(declared: Declared, attribute: str, decorator: str, problems:
             inner = inner_of(value)
             if inner is not None and mark_of(inner, attribute) is not None:
                 problems.append(_wrong_order(klass, name, inner, value, decorator))
-            elif mark is not None and any(_declares(base, name) for base in framework):
+            elif mark is not None and any(declares(base, name) for base in framework):
                 problems.append(_shadowing(klass, name, value, mark, decorator))
             elif mark is not None:
                 found[name] = Method(klass, name, value, mark)
@@ -101,7 +101,7 @@ def inner_of(value: Any) -> Any:
     return value.fget if isinstance(value, property) else None
 
 
-def _declares(klass: type, name: str) -> bool:
+def declares(klass: type, name: str) -> bool:
     return klass is not object and (name in vars(klass) or name in vars(klass).get("__annotations__", {}))
 
 

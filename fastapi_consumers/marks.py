@@ -1,15 +1,24 @@
-"""The decorators ``@action`` and ``@event``: they only mark a function, the metaclass reads the mark."""
+"""The decorators ``@action``, ``@event``, ``@every`` and ``@cron``: they only mark a function, others read the mark."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar, cast, overload
+from zoneinfo import ZoneInfo
+
+from .exceptions import Problem
+from .timings import BadTiming, Cron, Every, Timing
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 ACTION_MARK = "__consumer_action__"
 EVENT_MARK = "__consumer_event__"
+SCHEDULE_MARK = "__consumer_schedule__"
+
+#: Longest name of a schedule, in characters.
+MAX_SCHEDULE_NAME = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +153,105 @@ def event(type: Any = None, /) -> Any:
         return _mark(function, EVENT_MARK, name if type is None else type, "@event")
 
     return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleMark:
+    """What ``every`` or ``cron`` was given: a decorator for methods, and a value that says when something is due."""
+
+    decorator: str
+    #: ``None`` if it is one of the mistakes.
+    timing: Timing | None
+    name: str | None = None
+    timeout: float | None = None
+    take_over: bool = True
+    #: What is wrong; reported where it is used.
+    problems: tuple[Problem, ...] = field(default=(), compare=False)
+
+    def __call__(self, function: T) -> T:
+        marked: T = _mark(function, SCHEDULE_MARK, self, self.decorator)
+        return marked
+
+
+def every(
+    interval: float | str | timedelta,
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | timedelta | None = None,
+    take_over: bool = True,
+) -> ScheduleMark:
+    """Mark a class method as one that runs every so often, once over all processes.
+
+    ::
+
+        @every("30s")
+        @classmethod
+        async def tick(cls, group: str, consumers: Consumers) -> None: ...
+
+    With a parameter ``group`` it runs once for each group that has members of the class, without one once for the
+    class. It is given what it names: ``group``, ``consumers`` and ``run``, a ``ScheduledRun``.
+
+    It runs at the multiples of the interval since 1970: every hour means at the full hour.
+
+    Args:
+        interval: seconds, a ``timedelta``, or text such as ``"30s"``, ``"5m"`` or ``"1h30m"``. 1 s to 366 days.
+        name: what the schedule is called; by default the class's and the method's, such as ``Room.tick``.
+        timeout: seconds after which a run is cancelled.
+        take_over: whether another process runs it again if the one that did died meanwhile, or was stopped.
+    """
+    return _schedule_mark("@every", lambda: Every(interval), name, timeout, take_over)
+
+
+def cron(
+    text: str,
+    /,
+    *,
+    tz: str | ZoneInfo = "UTC",
+    name: str | None = None,
+    timeout: float | timedelta | None = None,
+    take_over: bool = True,
+) -> ScheduleMark:
+    """The same as ``every``, at the times that a line of cron says: ``@cron("0 9 * * 1-5", tz="Europe/Berlin")``.
+
+    Needs the extra ``schedules``.
+
+    Args:
+        text: minute, hour, day of the month, month, day of the week; a sixth field in front is for seconds.
+        tz: the time zone that these are in.
+    """
+    return _schedule_mark("@cron", lambda: Cron(text, tz), name, timeout, take_over)
+
+
+def _schedule_mark(
+    decorator: str, timing: Callable[[], Timing], name: Any, timeout: Any, take_over: Any
+) -> ScheduleMark:
+    problems: list[Problem] = []
+    made: Timing | None = None
+    try:
+        made = timing()
+    except BadTiming as error:
+        problems.append(error.problem)
+    if name is not None and not _is_schedule_name(name):
+        expected = f"text of 1 to {MAX_SCHEDULE_NAME} printable characters"
+        problems.append(Problem("bad-schedule-name", "", f"name={name!r:.200}", expected, "choose another name"))
+        name = None
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and seconds > 0 and math.isfinite(seconds)):
+        expected, fix = "a number of seconds above 0, or a timedelta", "write timeout=60"
+        problems.append(Problem("bad-schedule-timeout", "", f"timeout={timeout!r}", expected, fix))
+        seconds = None
+    if not isinstance(take_over, bool):
+        expected, fix = "True or False", "write take_over=False"
+        problems.append(Problem("bad-take-over", "", f"take_over={take_over!r}", expected, fix))
+    return ScheduleMark(
+        decorator, made, name, None if seconds is None else float(seconds), bool(take_over), tuple(problems)
+    )
+
+
+def _is_schedule_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= MAX_SCHEDULE_NAME and name.isprintable()
 
 
 def _mark(function: Any, attribute: str, value: Any, decorator: str) -> Any:

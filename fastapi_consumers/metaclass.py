@@ -17,6 +17,7 @@ from .exceptions import ImproperlyConfigured, Problem
 from .marked_methods import Declared, Locals
 from .marks import ACTION_MARK, EVENT_MARK, ActionMark
 from .options import ConsumerOptions
+from .scheduled_methods import schedule_mark_of
 from .signatures import line_of
 
 
@@ -35,6 +36,8 @@ class _Body(dict[str, Any]):
 
 
 def _is_marked(value: Any) -> bool:
+    if schedule_mark_of(value) is not None:
+        return True
     return inspect.isfunction(value) and (hasattr(value, ACTION_MARK) or hasattr(value, EVENT_MARK))
 
 

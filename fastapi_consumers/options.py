@@ -17,6 +17,7 @@ from .history import History
 from .pagination import BasePagination
 from .permissions import BasePermission
 from .presence import Presence
+from .scheduled import Scheduled
 from .serializers import ResponseSerializer
 from .throttling import BaseThrottle
 
@@ -114,6 +115,8 @@ class ConsumerOptions:
     events: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: ``"join"`` and ``"leave"`` to the functions registered for them, bases first.
     handlers: Mapping[str, tuple[EventHandler, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    #: What runs by itself, by the name of its schedule.
+    schedules: Mapping[str, Scheduled] = field(default_factory=lambda: MappingProxyType({}))
     groups: tuple[GroupTemplate, ...] = ()
     #: How much of its groups' past is kept; ``None`` for nothing.
     history: History | None = None
@@ -156,6 +159,7 @@ class ConsumerOptions:
             lines += _rows("history", [repr(self.history)])
         lines += _rows("actions", [self._action_line(action) for action in self.actions.values()])
         lines += _rows("events", [f"{type} -> {method}()" for type, method in self.events.items()])
+        lines += _rows("schedules", [f"{name} -> {each!r}" for name, each in self.schedules.items()])
         for name, functions in self.handlers.items():
             lines += _rows(f"on {name}", [getattr(function, "__qualname__", repr(function)) for function in functions])
         for label, policies in (

@@ -17,7 +17,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from ...exceptions import HistoryUnavailable, ImproperlyConfigured, Problem
 from ...redis_client import safe_url
-from .schema import Tables
+from .schema import HasTables
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Database:
         self._threads: WeakSet[Thread] = WeakSet()
         self._new_engine()  # Whatever is wrong with it shows now.
 
-    async def open(self, tables: Tables, create_tables: bool) -> None:
+    async def open(self, tables: HasTables, create_tables: bool) -> None:
         """Raises ``ImproperlyConfigured`` if waiting would not help, else ``HistoryUnavailable``."""
         self._engine, self._loop = self._new_engine(), asyncio.get_running_loop()
         self._writing = asyncio.Lock()
@@ -194,7 +194,7 @@ class Database:
         self._threads.add(thread)
         return connection
 
-    async def _begin(self, tables: Tables, create_tables: bool) -> None:
+    async def _begin(self, tables: HasTables, create_tables: bool) -> None:
         while True:
             try:
                 if create_tables:
@@ -208,7 +208,7 @@ class Database:
                 # Not all that SQLite does at first waits for others by itself.
                 await asyncio.sleep(0.01)
 
-    async def _create(self, connection: AsyncConnection, tables: Tables) -> None:
+    async def _create(self, connection: AsyncConnection, tables: HasTables) -> None:
         if not self.is_sqlite:  # Two programs that start at once would both find the tables missing.
             await connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _ADVISORY_LOCK})
         await connection.run_sync(tables.metadata.create_all)

@@ -5,11 +5,18 @@ numbers, and reads leave out what is not kept. An event's offset is called ``seq
 """
 
 import re
+from typing import Protocol
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table
 
 DEFAULT_PREFIX = "fc_"
 _PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,31}")
+
+
+class HasTables(Protocol):
+    """Tables that a database can be asked to create."""
+
+    metadata: MetaData
 
 
 class Tables:

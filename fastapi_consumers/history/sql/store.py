@@ -65,6 +65,8 @@ class SQLHistoryStore(HistoryStore):
         time: Callable[[], float] = time.time,
     ) -> None:
         self.tables = Tables(table_prefix)
+        #: Where it is, with the password if there is one, for what is kept beside it.
+        self.place = url, table_prefix
         self._database = Database(url, timeout=timeout, pool_size=pool_size)
         self._create_tables = create_tables
         self._time = time
