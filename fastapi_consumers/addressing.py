@@ -18,6 +18,8 @@ from .types import CloseCode, check_close_code, close_reason
 MAX_COALESCE_KEY = 255
 
 GROUP, USER, TOKEN, PROCESS = "group:", "user:", "token:", "process:"
+#: What processes tell each other of their schedules; nobody else is subscribed to it.
+SCHEDULES = "schedules:"
 
 
 class Addressed(NamedTuple):

@@ -13,8 +13,14 @@ from starlette.applications import Starlette
 from .action_pagination import checked_pagination
 from .answering import answer_consumer_error
 from .authentication import TokenKeys, compile_authentications
-from .backends import HistoryBackend, history_backend, presence_store, rate_buckets
-from .draining import DRAIN_TIMEOUT
+from .backends import (
+    HistoryBackend,
+    ScheduleBackend,
+    history_backend,
+    presence_store,
+    rate_buckets,
+    schedule_backend,
+)
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem
 from .history import HistoryStore
 from .localization import localization_of
@@ -25,6 +31,7 @@ from .plan import Defaults
 from .presence import PresenceStore
 from .routing import ChannelRoute, app_route, check_included, route_problems
 from .runtime import Consumers
+from .schedule_stores import ScheduleStore
 from .settings import (
     check_app,
     check_count,
@@ -55,6 +62,7 @@ def add_consumers(
     history_url: str | HistoryStore | None = None,
     presence_url: str | PresenceStore | None = None,
     limiter_url: str | Buckets | None = None,
+    schedules_url: str | ScheduleStore | None = None,
     throttle_failure: FailureMode = "memory",
     broker_timeout: float | timedelta = 1.0,
     authentication_classes: Sequence[Any] = (),
@@ -104,6 +112,8 @@ def add_consumers(
             only; or a ``PresenceStore`` of your own.
         limiter_url: a Redis or Valkey server where processes count requests together, if not at ``url``; ``memory://``
             if each process may count by itself, as it does where ``url`` is no Redis; or ``Buckets`` of your own.
+        schedules_url: where schedules are kept, if not where history is: as ``history_url``, or a ``ScheduleStore`` of
+            your own. With it a process takes part in schedules from the start, also if its own code has none.
         throttle_failure: what becomes of requests while that server is away: ``memory`` has each process count by
             itself, ``open`` lets all of them pass, ``closed`` refuses them with ``limiter_unavailable``.
         max_connection_rate: how fast connections may come to one process, such as ``"100/second"``; more are refused
@@ -170,7 +180,7 @@ def add_consumers(
         localization=localization,
     )
     chosen = chosen_transport(url, transport, broadcast, broker_timeout, problems)
-    history, presence, buckets = HistoryBackend(None), None, None
+    history, presence, buckets, schedules = HistoryBackend(None), None, None, ScheduleBackend(None)
     connection_rates = connection_rates_of(max_connection_rate, problems)
     drain_seconds = drain_timeout_of(drain_timeout, problems)
     check_count("max_connections_per_process", max_connections_per_process, problems)
@@ -190,6 +200,7 @@ def add_consumers(
                 failure=throttle_failure,
                 timeout=seconds_of(broker_timeout),
             )
+            schedules = schedule_backend(chosen, schedules_url, history.store, timeout=seconds_of(broker_timeout))
         except ImproperlyConfigured as error:
             problems.extend(error.problems)
     if problems or chosen is None:
@@ -203,13 +214,12 @@ def add_consumers(
         direct_writes=direct_writes,
         buckets=buckets,
         connection_rates=connection_rates,
-        observing=observing,
-        drain_timeout=drain_seconds,
-        max_connections=max_connections_per_process,
+        schedules=schedules,
     )
     for route in channel_routes:
         consumers.add_history(route.consumer_class._meta)
         consumers.check_presence(route.consumer_class._meta)
+        consumers.schedules.add_class(route.consumer_class._meta)
 
     app.state.consumers = consumers
     app.router.routes.extend(routes)
@@ -227,12 +237,16 @@ def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:
         for options in check_included(app):
             consumers.add_history(options)
             consumers.check_presence(options)
+            consumers.schedules.add_class(options)
+        consumers.schedules.waits = True
         async with consumers, inner(app) as state:
             consumers.check()
+            await consumers.schedules.start()
             try:
                 yield state
             finally:
-                # While what the app's own lifespan opened is there: the hooks of open sockets may need it.
+                # While what the app's own lifespan opened is there: runs, and the hooks of open sockets, may need it.
+                await consumers.schedules.stop()
                 await consumers.close_sockets()
 
     app.router.lifespan_context = lifespan

@@ -7,6 +7,13 @@ from .exceptions import ImproperlyConfigured, Problem
 from .history import HistoryStore, MemoryHistoryStore, store_of
 from .presence import MemoryPresenceStore, PresenceStore, RedisPresenceStore
 from .redis_client import SCHEMES, RedisClient, safe_url
+from .schedule_stores import (
+    MemoryScheduleStore,
+    RedisScheduleStore,
+    ScheduleStore,
+    schedule_store_beside,
+    schedule_store_of,
+)
 from .throttling import Buckets, FailureMode, RedisBuckets, TokenBuckets
 from .transports import RedisTransport, Transport
 
@@ -88,6 +95,42 @@ def presence_store(
     found, expected = f"presence_url={safe_url(presence_url)!r}", "redis://, rediss://, unix:// or memory://"
     problem = Problem("bad-presence-url", "presence_url", found, expected, "write one of these, or leave it out")
     raise ImproperlyConfigured("The presence", [problem])
+
+
+class ScheduleBackend(NamedTuple):
+    """Where schedules are kept; ``None`` if there is no place that all processes share.
+
+    ``is_asked_for``: somebody said where, so that a process takes part also if its own code has no schedules.
+    """
+
+    store: ScheduleStore | None
+    is_asked_for: bool = False
+
+
+def schedule_backend(
+    transport: Transport,
+    schedules_url: str | ScheduleStore | None,
+    history: HistoryStore | None = None,
+    *,
+    timeout: float = 1.0,
+) -> ScheduleBackend:
+    """The store that ``schedules_url`` names or is; by default where history is kept, or the transport's own server.
+
+    A store of one process beside a transport of many is allowed, since it has to be asked for: each process then runs
+    everything by itself.
+
+    Raises ``ImproperlyConfigured`` for a URL that cannot be meant.
+    """
+    if isinstance(schedules_url, ScheduleStore):
+        return ScheduleBackend(schedules_url, True)
+    if schedules_url is not None:
+        return ScheduleBackend(schedule_store_of(schedules_url, timeout=timeout), True)
+    beside = schedule_store_beside(history) if history is not None else None
+    if beside is not None and (beside.is_distributed or not transport.is_distributed):
+        return ScheduleBackend(beside)
+    if isinstance(transport, RedisTransport):
+        return ScheduleBackend(RedisScheduleStore(transport.client))
+    return ScheduleBackend(None if transport.is_distributed else MemoryScheduleStore())
 
 
 def rate_buckets(

@@ -13,7 +13,7 @@ from typing import Any
 from .actions import Action
 from .addressing import GROUP
 from .admission import Admission
-from .backends import HistoryBackend, history_backend, presence_store
+from .backends import HistoryBackend, ScheduleBackend, history_backend, presence_store, schedule_backend
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
 from .draining import DRAIN_TIMEOUT, Draining
@@ -25,6 +25,7 @@ from .hub import Hub
 from .inbox import Watch
 from .lanes import Lane, find_lane
 from .layer import ChannelLayer
+from .marks import ScheduleMark
 from .membership import Membership
 from .observed import ObservedHub
 from .observing import Observing
@@ -32,6 +33,8 @@ from .options import ConsumerOptions
 from .outreach import Outreach
 from .plan import Defaults, Plan
 from .presence import PresenceStore
+from .schedules import F as Function
+from .schedules import Schedules
 from .throttling import Buckets, Rate, RedisBuckets, TokenBuckets
 from .transports import MemoryTransport, Transport
 from .types import CloseCode, Send
@@ -61,9 +64,7 @@ class Consumers(Outreach):
         direct_writes: bool = True,
         buckets: Buckets | None = None,
         connection_rates: tuple[Rate, ...] = (),
-        observing: Observing | None = None,
-        drain_timeout: float = DRAIN_TIMEOUT,
-        max_connections: int | None = None,
+        schedules: ScheduleBackend | None = None,
     ) -> None:
         self.observing = observing if observing is not None else Observing()
         self._direct_writes = direct_writes
@@ -94,6 +95,9 @@ class Consumers(Outreach):
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.layer = ChannelLayer(self._ready_hub)
+        backend = schedules if schedules is not None else schedule_backend(self._transport, None, self._history.store)
+        #: What runs by itself: to see, to pause, to create.
+        self.schedules = Schedules(self, backend.store, is_asked_for=backend.is_asked_for)
         self._plans: dict[type[Any], Plan] = {}
         #: The event loop that it is open in, and the one that it is being opened in with the task that does so.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -144,6 +148,7 @@ class Consumers(Outreach):
         if self._loop is not None:
             # It was opened in an event loop that is gone, as in a test without lifespan: nothing of it is left.
             self._loop = None
+            self.schedules.forget()
             self._renew()
         try:
             await self.hub.open()
@@ -151,6 +156,7 @@ class Consumers(Outreach):
             await self.prepare_history()
             if self._shared_buckets is not None:
                 await self._shared_buckets.open()
+            await self.schedules.open()
         except BaseException:
             try:
                 await self.membership.close()
@@ -217,6 +223,14 @@ class Consumers(Outreach):
             await streams.store.save_templates(templates)
             self._saved = templates
 
+    def schedule(self, when: ScheduleMark) -> Callable[[Function], Function]:
+        """Have a coroutine function run by itself, once over all processes: ``@consumers.schedule(every("5m"))``.
+
+        It is given what it names of ``consumers`` and ``run``, a ``ScheduledRun``. All processes that are to run it say
+        so, at any time; the schedule's name is the function's, if ``when`` has none. Raises ``ImproperlyConfigured``.
+        """
+        return lambda function: self.schedules.add(when, function)
+
     def on_broker(self, event: BrokerEvent) -> Callable[[F], F]:
         """Register a function, sync or async, without arguments: ``"lost"`` is called when packets of other processes
         may be missed from now on, ``"back"`` when they are received again. Raises ``ValueError`` for another name.
@@ -275,6 +289,7 @@ class Consumers(Outreach):
         """Close what is open: sockets with 1012, then the transport."""
         if not self.is_open:
             return
+        await self.schedules.stop()
         await self.close_sockets()
         self._broker.close()
         self.watch.close()
@@ -320,5 +335,6 @@ class Consumers(Outreach):
             plan = Plan(cls, self.defaults, builtins)
             self.add_history(plan.options)
             self.check_presence(plan.options)
+            self.schedules.add_class(plan.options)
             self._plans[cls] = plan
         return plan
