@@ -25,7 +25,9 @@ class Deadlines:
         self._due: dict[Hashable, tuple[int, Callable[[], object]]] = {}
         self._heap: list[tuple[float, int, Hashable]] = []
         self._numbers = count()
-        self._timer: asyncio.TimerHandle | None = None
+        #: Not every event loop has timers that say when.
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
 
     def __len__(self) -> int:
         """How many deadlines there are."""
@@ -77,9 +79,9 @@ class Deadlines:
             return
         loop = asyncio.get_running_loop()
         at = loop.time() + min(max(0.0, self._heap[0][0] - self.clock()), LONGEST_WAIT)
-        if self._timer is None or self._timer.when() > at:
+        if self._timer is None or self._timer_at > at:
             self._stop()
-            self._timer = loop.call_at(at, self.look)
+            self._timer, self._timer_at = loop.call_at(at, self.look), at
 
     def _stop(self) -> None:
         if self._timer is not None:

@@ -113,3 +113,19 @@ async def test_those_that_come_and_go_leave_nothing_behind(turned: Fixture) -> N
         turned.set("moves", 1_000_000)
     assert len(turned.deadlines._heap) <= 2 * len(turned.deadlines) + STALE
     assert turned.turn(5) == ["stays"]
+
+
+def test_event_loops_whose_timers_do_not_say_when() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        deadlines, called = Deadlines(asyncio.get_running_loop().time), asyncio.Event()
+        # What is due at once is no timer there.
+        deadlines.set("one", deadlines.clock() - 1, lambda: deadlines.set("two", deadlines.clock() - 1, called.set))
+        deadlines.set("three", deadlines.clock() - 1, lambda: None)
+        async with asyncio.timeout(20):
+            await called.wait()
+        deadlines.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
