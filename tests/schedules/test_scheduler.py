@@ -475,6 +475,31 @@ async def test_a_run_that_ended_while_the_store_was_away_is_not_run_again(proces
     assert (kept.runs, kept.lost, kept.last_outcome) == (1, 0, "ok")
 
 
+async def test_nothing_is_taken_over_right_after_the_store_is_back(processes, store, clock):
+    """Who ran it may not have been able to say that it ended."""
+    ran = []
+
+    async def job(run):
+        ran.append(run.attempt)
+        await clock.sleep(2.5)
+
+    async def beat():
+        pass
+
+    two = processes(2)
+    for process in two:
+        await process.add(every("1h"), job)
+        await process.add(every("1s"), beat, name="beat")
+    await turn(clock, 3599, *two, step=0.5)
+    await turn(clock, 2, *two)
+    store.is_away = True
+    await turn(clock, LEASE + SLACK - 1.25, *two)
+    store.is_away = False
+    await turn(clock, 3 * LEASE, *two)
+    assert ran == [1]
+    assert (await only(store)).lost == 0
+
+
 async def test_who_cannot_renew_its_lease_stops_before_others_begin(processes, store, clock, monkeypatch, caplog):
     """One of two is cut off from the store: what it runs goes over to the other, and never runs twice at a time."""
     at_once, most, attempts = 0, 0, []
