@@ -475,8 +475,9 @@ async def test_a_run_that_ended_while_the_store_was_away_is_not_run_again(proces
     assert (kept.runs, kept.lost, kept.last_outcome) == (1, 0, "ok")
 
 
-async def test_nothing_is_taken_over_right_after_the_store_is_back(processes, store, clock):
-    """Who ran it may not have been able to say that it ended."""
+async def test_nothing_is_taken_over_right_after_the_store_is_back(processes, store, clock, monkeypatch):
+    """Who ran it may not have been able to say that it ended, here since it asks rarely."""
+    monkeypatch.setattr(scheduled_runs, "RETRY", 4.0)
     ran = []
 
     async def job(run):
