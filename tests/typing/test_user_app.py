@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, assert_type
 
 from broadcaster import Broadcast
@@ -33,7 +33,9 @@ from fastapi_consumers import (
     action,
     add_consumers,
     add_routes,
+    cron,
     event,
+    every,
     get_consumers,
     path,
 )
@@ -49,7 +51,8 @@ from fastapi_consumers.authentication import (
 )
 from fastapi_consumers.connection import Connection
 from fastapi_consumers.pagination import CountedPage, CursorParams, Page, PageRequest
-from fastapi_consumers.permissions import AllowAny, BasePermission, Delivery, IsAuthenticated
+from fastapi_consumers.permissions import AllowAny, BasePermission, IsAuthenticated
+from fastapi_consumers.schedules import ScheduledRun, ScheduleStatus
 from fastapi_consumers.serializers import FlatRequest, ResponseSerializer
 from fastapi_consumers.testing import WebsocketCommunicator
 from fastapi_consumers.throttling import AddressRateThrottle, UserRateThrottle
@@ -358,6 +361,27 @@ def farewell(consumer: Room, group: str) -> None: ...
 Room.add_event_handler("leave", farewell)
 
 
+class Scheduled(GroupConsumer):
+    groups = ["scheduled"]
+
+    @every("30s", timeout=timedelta(seconds=5))
+    @classmethod
+    async def tick(cls, group: str, consumers: Consumers, run: ScheduledRun) -> None:
+        assert_type(run.group, str | None)
+
+    @classmethod
+    @cron("0 9 * * 1-5", tz="Europe/Berlin")
+    async def morning(cls, consumers: Consumers) -> None: ...
+
+
+async def use_schedules() -> None:
+    await Scheduled.tick(5, consumers)  # type: ignore[arg-type, call-arg]
+    await Scheduled.morning(consumers)
+    assert_type(await consumers.schedules.list(), list[ScheduleStatus])
+    made = await consumers.schedules.create("news", every(60), group="everybody", event="news", data={"n": 1})
+    assert_type(made.next_run, datetime | None)
+
+
 async def answer() -> str:
     return await ping(Room(), 2)
 
@@ -387,6 +411,11 @@ assert_type(consumers, Consumers)
 router = APIRouter(prefix="/api")
 add_routes(router, [path("/flat", Flat)])
 app.include_router(router)
+
+
+@consumers.schedule(every("5m", name="clean-up"))
+async def clean_up() -> None: ...
+
 
 other = FastAPI()
 add_consumers(other, broadcast=Broadcast("memory://"))
