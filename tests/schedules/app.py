@@ -16,7 +16,7 @@ from fastapi_consumers import Consumers, GroupConsumer, add_consumers, every, pa
 from fastapi_consumers.schedules import ScheduledRun, ScheduleStatus
 
 #: Seconds within which what a process ran that died can be run by another.
-LEASE = 2.0
+LEASE = 3.0
 
 scheduled_runs.LEASE = scheduler.LEASE = LEASE
 scheduler.SLACK = 0.5
@@ -54,7 +54,7 @@ async def beat(run: ScheduledRun) -> None:
     await write("beat", run)
 
 
-@consumers.schedule(every("4s", name="slow"))
+@consumers.schedule(every("5s", name="slow"))
 async def slow(run: ScheduledRun) -> None:
     await write("slow", run)
     await asyncio.sleep(60)
