@@ -77,14 +77,15 @@ class Runs:
         self._monotonic, self._sleep = monotonic, sleep
         self._held: dict[Held, _Hold] = {}
         self._renewing: asyncio.Task[None] | None = None
-        self._is_stopping = False
+        #: Whether what is granted from now on is given back.
+        self.is_stopping = False
 
     async def begin(self, scheduled: Scheduled, claim: Claim, group: str, answer: Answer, asked: float) -> None:
         """Run what was granted; give it back if this process stops. ``asked``: when, by the monotonic clock."""
         held = Held(claim.name, group, claim.token)
         if held in self._held:
             return  # Granted before, and the answer was lost.
-        if self._is_stopping:
+        if self.is_stopping:
             await self._finish(held, Result("cancelled", give_back=scheduled.take_over))
             return
         hold = self._held[held] = _Hold(asked + self.lease)
@@ -155,7 +156,7 @@ class Runs:
                 return await self.store.finish(held, result)
             except BrokerUnavailable as error:
                 self._lost_store(error)
-                if self._is_stopping or self._monotonic() > ends or (hold is not None and hold.is_lost):
+                if self.is_stopping or self._monotonic() > ends or (hold is not None and hold.is_lost):
                     return False
                 await self._sleep(RETRY)
 
@@ -188,7 +189,7 @@ class Runs:
 
     async def stop(self) -> None:
         """Give what runs some time to end, then cancel it. Others may run again what did not end."""
-        self._is_stopping = True
+        self.is_stopping = True
         for timeout in (STOP_TIMEOUT, CANCEL_TIMEOUT):
             if runs := [task for tasks in self.of.values() for task in tasks]:
                 _, pending = await asyncio.wait(runs, timeout=timeout)

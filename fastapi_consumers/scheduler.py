@@ -273,7 +273,7 @@ class Scheduler:
 
     async def stop(self) -> None:
         """Begin nothing more, and end what runs, as ``Runs.stop`` does."""
-        self._is_stopping = True
+        self._is_stopping = self.runs.is_stopping = True
         self.deadlines.close()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=CANCEL_TIMEOUT)

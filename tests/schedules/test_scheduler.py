@@ -550,3 +550,89 @@ async def test_nothing_wakes_while_nothing_is_scheduled(processes, store):
     assert len(one.scheduler.deadlines) == 0
     assert one.scheduler.deadlines._timer is None
     assert Consumers().schedules.is_wanted is False
+
+
+async def test_what_is_granted_while_the_process_stops_is_given_back(processes, store, clock, monkeypatch):
+    ran = []
+
+    async def job(run):
+        ran.append(run.attempt)
+
+    one, two = processes(2)
+    for process in (one, two):
+        await process.add(every("1h"), job)
+    asked, answer, claim = asyncio.Event(), asyncio.Event(), store.claim
+
+    async def slow(*args):
+        asked.set()
+        await answer.wait()
+        return await claim(*args)
+
+    store.claim = slow
+    clock.advance(3601)
+    one.scheduler.deadlines.look()
+    await asked.wait()
+    stopping = asyncio.create_task(one.scheduler.stop())
+    await settle()
+    answer.set()
+    await stopping
+    assert ran == []
+    assert (await only(store)).unfinished == (START + 3600) * 1000
+    del store.claim
+    await two.add(every("1h"), job)
+    await turn(clock, 1, two)
+    assert ran == [2]
+
+
+async def test_what_the_store_cannot_be_told_does_not_stop_a_run(processes, store, clock):
+    ran = []
+
+    async def job(run):
+        ran.append(run.missed)
+
+    [one] = processes()
+    await one.add(every("10s"), job)
+    clock.advance(100)
+
+    async def fail(*args):
+        raise BrokerUnavailable
+
+    store.add_missed = fail
+    await turn(clock, 10, one)
+    assert ran[0] > 0
+    one.scheduler.run_now("nobody", None, "request")
+    await one.scheduler.stop()
+    one.scheduler.run_now("job", None, "request")
+    await settle()
+    assert len(ran) == (await only(store)).runs
+
+
+async def test_what_fails_in_the_scheduler_itself_is_logged(processes, caplog):
+    [one] = processes()
+
+    async def fail():
+        raise RuntimeError("unexpected")
+
+    one.scheduler.spawn(fail())
+    await settle()
+    assert "unexpected" in caplog.text
+
+
+async def test_a_store_that_is_away_while_it_is_told_again(processes, store, clock):
+    async def job():
+        pass
+
+    [one] = processes()
+    await one.add(every("10s"), job)
+    store._schedules.clear()
+    save = store.save
+
+    async def fail(*args):
+        raise BrokerUnavailable
+
+    store.save = fail
+    await turn(clock, 11, one)
+    store.save = save
+    await turn(clock, 10, one)
+    await turn(clock, 10, one)
+    assert (await only(store)).runs == 1

@@ -22,8 +22,8 @@ from fastapi_consumers import (
 )
 from fastapi_consumers.exceptions import InvalidGroup, NotFound
 from fastapi_consumers.history import History
-from fastapi_consumers.schedule_stores import MemoryScheduleStore, RedisScheduleStore
-from fastapi_consumers.schedules import ScheduledRun, ScheduleStatus
+from fastapi_consumers.schedule_stores import Definition, MemoryScheduleStore, RedisScheduleStore
+from fastapi_consumers.schedules import RELOAD, ScheduledRun, ScheduleStatus
 from fastapi_consumers.testing import WebsocketCommunicator
 from fastapi_consumers.testing.clock import Clock
 from fastapi_consumers.transports import RedisTransport, Transport
@@ -383,6 +383,31 @@ async def test_a_process_asks_another_to_run_what_only_that_has(two):
     await other.schedules.run_now("own")
     await asyncio.wait_for(ran.wait(), 20)
     assert (await until(lambda: _with_runs(other, "own", 1))).runs == 1
+
+
+async def test_what_others_created_is_found_although_the_news_was_lost(two, monkeypatch):
+    one, other = two
+
+    async def lost(**message: Any) -> None: ...
+
+    monkeypatch.setattr(one.schedules, "_tell", lost)
+    await one.schedules.create("news", every("1h"), group="room.1", event="news")
+    assert (await other.schedules.get("news")).is_here is False
+    scheduler = other.schedules._scheduler
+    now = scheduler.deadlines.clock()
+    scheduler.deadlines.clock = lambda: now + 1.3 * RELOAD
+    scheduler.deadlines.look()
+    await until(lambda: _here(other, "news"))
+
+
+async def test_what_a_later_version_keeps_is_shown_and_left_alone(two):
+    one, _ = two
+    unknown = Definition("later", "event", b'{"phase":"full moon"}', "room.1", "news")
+    await one.schedules.store.save(unknown, 0)
+    await one.schedules._reload()
+    status = await one.schedules.get("later")
+    assert (status.when, status.next_run, status.is_here) == ('{"phase":"full moon"}', None, False)
+    await one.schedules.delete("later")
 
 
 async def test_what_was_created_and_paused_outlives_all_processes(broker):
