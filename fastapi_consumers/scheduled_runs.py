@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .exceptions import BrokerUnavailable
+from .redaction import without_input
 from .schedule_stores import Answer, Claim, Held, Outcome, Result, ScheduleStore
 from .scheduled import Scheduled, ScheduledRun
 from .timings import Timing
@@ -138,7 +139,7 @@ class Runs:
             if isinstance(error, TimeoutError) and scope.expired():
                 logger.error("the schedule %r was cancelled after %g s", scheduled.name, scheduled.timeout)
                 return "timeout", f"cancelled after {scheduled.timeout:g} s"
-            logger.exception("the schedule %r failed", scheduled.name)
+            logger.error("the schedule %r failed", scheduled.name, exc_info=without_input(error))
             return "error", type(error).__name__
         return "ok", ""
 
