@@ -21,6 +21,7 @@ from .backends import (
     rate_buckets,
     schedule_backend,
 )
+from .draining import DRAIN_TIMEOUT
 from .exceptions import ConsumerError, ImproperlyConfigured, Problem
 from .history import HistoryStore
 from .localization import localization_of
@@ -214,6 +215,9 @@ def add_consumers(
         direct_writes=direct_writes,
         buckets=buckets,
         connection_rates=connection_rates,
+        observing=observing,
+        drain_timeout=drain_seconds,
+        max_connections=max_connections_per_process,
         schedules=schedules,
     )
     for route in channel_routes:

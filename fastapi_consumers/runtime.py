@@ -64,6 +64,9 @@ class Consumers(Outreach):
         direct_writes: bool = True,
         buckets: Buckets | None = None,
         connection_rates: tuple[Rate, ...] = (),
+        observing: Observing | None = None,
+        drain_timeout: float = DRAIN_TIMEOUT,
+        max_connections: int | None = None,
         schedules: ScheduleBackend | None = None,
     ) -> None:
         self.observing = observing if observing is not None else Observing()

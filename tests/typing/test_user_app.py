@@ -51,7 +51,7 @@ from fastapi_consumers.authentication import (
 )
 from fastapi_consumers.connection import Connection
 from fastapi_consumers.pagination import CountedPage, CursorParams, Page, PageRequest
-from fastapi_consumers.permissions import AllowAny, BasePermission, IsAuthenticated
+from fastapi_consumers.permissions import AllowAny, BasePermission, Delivery, IsAuthenticated
 from fastapi_consumers.schedules import ScheduledRun, ScheduleStatus
 from fastapi_consumers.serializers import FlatRequest, ResponseSerializer
 from fastapi_consumers.testing import WebsocketCommunicator
