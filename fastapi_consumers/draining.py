@@ -7,7 +7,7 @@ gone. So this begins at the signal, ahead of the server.
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .exceptions import Throttled
@@ -44,9 +44,13 @@ class Draining:
         timeout: seconds that it may take; with 0 signals are left alone.
         spreads: whether clients find another process meanwhile. Otherwise a client that is sent away early is only away
             for longer, and all are closed as soon as they are done.
+        beside: called when it begins; what it returns is waited for too.
     """
 
-    def __init__(self, connections: set[Any], timeout: float, *, spreads: bool) -> None:
+    def __init__(
+        self, connections: set[Any], timeout: float, *, spreads: bool, beside: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        self._beside = beside
         self._connections = connections
         self._timeout = timeout
         self._spreads = spreads
@@ -96,6 +100,7 @@ class Draining:
         loop = asyncio.get_running_loop()
         began, total = loop.time(), len(self._connections)
         logger.info("draining %d connections, for %s s at the most; another signal stops at once", total, timeout)
+        beside = loop.create_task(self._beside())
         try:
             try:
                 async with asyncio.timeout_at(began + CUT * timeout):
@@ -106,11 +111,11 @@ class Draining:
                 if connection not in self._leaving:
                     self._tell(connection, AFTER)
                 connection.shut(CloseCode.SERVICE_RESTART, REASON)
-            if ending := [connection.ended for connection in tuple(self._connections)]:
-                await asyncio.wait(ending, timeout=max(0.0, began + timeout - loop.time()))
+            ending = [connection.ended for connection in tuple(self._connections)]
+            await asyncio.wait([beside, *ending], timeout=max(0.0, began + timeout - loop.time()))
             logger.info("drained in %.1f s; %d connections have not ended", loop.time() - began, len(self._connections))
         finally:
-            for task in tuple(self._leaving.values()):
+            for task in (*self._leaving.values(), beside):
                 task.cancel()
 
     async def _close_all(self, began: float, spread: float) -> None:

@@ -93,14 +93,14 @@ class Consumers(Outreach):
         self._keeps_history = False
         self._presence = presence if presence is not None else presence_store(self._transport, None)
         self._broker = Broker(observing=self.observing)
+        backend = schedules if schedules is not None else schedule_backend(self._transport, None, self._history.store)
+        #: What runs by itself: to see, to pause, to create.
+        self.schedules = Schedules(self, backend.store, is_asked_for=backend.is_asked_for)
         self._drain_timeout = drain_timeout
         self.draining = self._new_draining()
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
         self.layer = ChannelLayer(self._ready_hub)
-        backend = schedules if schedules is not None else schedule_backend(self._transport, None, self._history.store)
-        #: What runs by itself: to see, to pause, to create.
-        self.schedules = Schedules(self, backend.store, is_asked_for=backend.is_asked_for)
         self._plans: dict[type[Any], Plan] = {}
         #: The event loop that it is open in, and the one that it is being opened in with the task that does so.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -184,7 +184,8 @@ class Consumers(Outreach):
         )
 
     def _new_draining(self) -> Draining:
-        return Draining(self.connections, self._drain_timeout, spreads=self._transport.is_distributed)
+        spreads = self._transport.is_distributed
+        return Draining(self.connections, self._drain_timeout, spreads=spreads, beside=self.schedules.stop)
 
     def _renew(self) -> None:
         self.draining.close()

@@ -537,3 +537,35 @@ async def test_what_cannot_be_created_is_refused():
     with pytest.raises(ValueError, match="serialize"):
         await consumers.schedules.create(**{**good, "data": object()})
     await consumers.close()
+
+
+async def test_once_the_process_drains_what_runs_comes_to_its_end_and_nothing_begins():
+    begun, gate, runs, ended = asyncio.Event(), asyncio.Event(), [], []
+    _, consumers = app_of()
+
+    @consumers.schedule(every("30s"))
+    async def slow() -> None:
+        runs.append(1)
+        begun.set()
+        await gate.wait()
+        ended.append("slow")
+
+    async with consumers:
+        clock = await take_part(consumers)
+        scheduler = consumers.schedules._scheduler
+        turn(consumers, clock, 31)
+        async with asyncio.timeout(20):
+            await begun.wait()
+            draining = asyncio.create_task(consumers.drain())
+            for _turn in range(20):
+                await asyncio.sleep(0)
+            assert consumers.schedules._scheduler is None
+            assert ended == []
+            gate.set()
+            await draining
+        assert ended == ["slow"]
+        clock.advance(100)
+        scheduler.deadlines.look()
+        for _turn in range(20):
+            await asyncio.sleep(0)
+        assert runs == [1]
