@@ -142,7 +142,7 @@ def test_an_app_that_cannot_be_looked_at_is_told_with_an_exit_code(run, argument
     assert (result.returncode, result.stdout) == (code, "")
     assert text in result.stderr
     assert "importlib" not in result.stderr
-    assert "cli.py" not in result.stderr
+    assert "fastapi_consumers" not in result.stderr
 
 
 def test_without_what_it_is_built_on_it_names_the_extra(run):

@@ -1,0 +1,50 @@
+"""What all commands share: the options that several have, and what the package's errors become."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from ..exceptions import BrokerUnavailable, ConsumerError, ImproperlyConfigured
+
+T = TypeVar("T")
+
+
+class Commands(click.Group):
+    """Commands whose errors of this package become a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ImproperlyConfigured as error:
+            raise click.UsageError(str(error)) from None
+        except BrokerUnavailable as error:
+            raise click.ClickException("\n".join([str(error), *getattr(error, "__notes__", ())])) from None
+        except ConsumerError as error:
+            raise click.UsageError(str(error)) from None
+
+
+url_option = click.option(
+    "--url",
+    envvar="FASTAPI_CONSUMERS_URL",
+    show_envvar=True,
+    required=True,
+    help="The broker that the application uses, such as redis://localhost:6379/0. Others on this machine can read what "
+    "stands on a command line: put passwords into the variable.",
+)
+history_url_option = click.option(
+    "--history-url",
+    envvar="FASTAPI_CONSUMERS_HISTORY_URL",
+    show_envvar=True,
+    help="Where the application keeps the history of its groups, if that is not the broker.",
+)
+timeout_option = click.option("--timeout", default=1.0, show_default=True, help="Seconds that it may take.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def usage(function: Callable[..., T], *arguments: Any) -> T:
+    """Call it; a ``ValueError`` is the user's mistake."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
