@@ -9,10 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from pydantic.errors import PydanticInvalidForJsonSchema
 from starlette.applications import Starlette
 
+from ..actions import Action
 from ..exceptions import ImproperlyConfigured
 from ..routing import RoutedConsumer, routed_consumers
+from ..runtime import Consumers
 
 
 def app_argument(command: Callable[..., None]) -> Callable[..., None]:
@@ -21,11 +24,30 @@ def app_argument(command: Callable[..., None]) -> Callable[..., None]:
     return argument(factory(command))
 
 
-def consumers_of(text: str, factory: bool) -> list[RoutedConsumer]:
-    found = list(routed_consumers(load_app(text, factory=factory)))
+def consumers_of(app: Starlette, text: str) -> list[RoutedConsumer]:
+    """All consumers that an application routes. Raises ``click.ClickException`` if there are none."""
+    found = list(routed_consumers(app))
     if not found:
         raise click.ClickException(f"{text} routes no consumers: add them with add_consumers() or add_routes().")
     return found
+
+
+def actions_of(app: Starlette, cls: type[Any]) -> dict[str, Action]:
+    """What clients may call, by wire name; the framework's own actions too, where the application is set up."""
+    consumers = getattr(app.state, "consumers", None)
+    if not isinstance(consumers, Consumers):
+        return dict(cls._meta.actions)
+    return {name: plan.action for name, plan in consumers.plan(cls).actions.items()}
+
+
+def schema_of(action: Action) -> dict[str, Any] | None:
+    """JSON Schema of an action's payload; ``None`` if it takes none, or one that JSON Schema cannot describe."""
+    if action.payload.adapter is None:
+        return None
+    try:
+        return action.payload.adapter.json_schema()
+    except PydanticInvalidForJsonSchema:
+        return None
 
 
 def load_app(text: str, *, factory: bool = False) -> Starlette:
@@ -47,7 +69,12 @@ def load_app(text: str, *, factory: bool = False) -> Starlette:
     if factory:
         if not callable(found):
             raise click.UsageError(f"{text} is {found!r:.200}; expected a function that makes the application.")
-        found = found()
+        try:
+            found = found()
+        except ImproperlyConfigured:
+            raise
+        except Exception as error:
+            raise click.ClickException(_failure(f"{text}() failed.", error)) from None
     if isinstance(found, Starlette):
         return found
     if not factory and callable(found) and not hasattr(found, "app"):
@@ -68,18 +95,18 @@ def _import(name: str) -> Any:
                 f"There is no module {error.name!r}, neither in {os.getcwd()} nor among the installed packages. "
                 "Run this where the application lies, and write its module as in an import."
             ) from None
-        raise click.ClickException(_failure(name, error)) from None
+        raise click.ClickException(_failure(f"The module {name!r} could not be imported.", error)) from None
     except Exception as error:
-        raise click.ClickException(_failure(name, error)) from None
+        raise click.ClickException(_failure(f"The module {name!r} could not be imported.", error)) from None
 
 
-def _failure(name: str, error: Exception) -> str:
-    """The traceback, from where the module begins."""
+def _failure(what: str, error: Exception) -> str:
+    """The traceback, from where the application's own code begins."""
     where = error.__traceback__
     while where is not None and ("importlib" in (file := where.tb_frame.f_code.co_filename) or file == __file__):
         where = where.tb_next
     text = "".join(traceback.format_exception(type(error), error, where))
-    return f"The module {name!r} could not be imported.\n{text.rstrip()}"
+    return f"{what}\n{text.rstrip()}"
 
 
 def _hint(attribute: str, module: Any) -> str:

@@ -1,6 +1,7 @@
 """What all commands share: the options that several have, and what the package's errors become."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -48,3 +49,15 @@ def usage(function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+@contextmanager
+def needs(extra: str, *names: str) -> Iterator[None]:
+    """Around imports: if one of these modules is not installed, name the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in names:
+            raise
+        text = f"This needs {error.name}, which is not installed: pip install 'fastapi-consumers[{extra}]'"
+        raise click.ClickException(text) from None

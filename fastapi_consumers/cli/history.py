@@ -16,7 +16,7 @@ from ..transports.urls import seconds_of, transport_of
 from .commands import history_url_option, json_option, timeout_option, url_option
 
 
-@click.command()
+@click.command(short_help="Print the newest events of a group with history.")
 @click.argument("group")
 @url_option
 @history_url_option

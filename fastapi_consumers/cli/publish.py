@@ -16,7 +16,7 @@ from ..publisher import Publisher
 from .commands import history_url_option, json_option, timeout_option, url_option, usage
 
 
-@click.command()
+@click.command(short_help="Send an event to a group, a user or a connection.")
 @click.argument("words", nargs=-1, required=True, metavar="[GROUP] EVENT [DATA]")
 @url_option
 @click.option("--user", help="Send to all connections of this user; then there is no GROUP.")
