@@ -57,7 +57,8 @@ def needs(extra: str, *names: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in names:
+        name = (error.name or "").partition(".")[0]
+        if name not in names:
             raise
-        text = f"This needs {error.name}, which is not installed: pip install 'fastapi-consumers[{extra}]'"
+        text = f"This needs {name}, which is not installed: pip install 'fastapi-consumers[{extra}]'"
         raise click.ClickException(text) from None

@@ -19,6 +19,8 @@ from .text import visible
 
 #: Largest message that is read, in bytes: a page of a history may be much larger than what clients send.
 MAX_SIZE = 64 * 1024 * 1024
+#: Seconds that the server has to answer a close.
+CLOSE_TIMEOUT = 2.0
 #: Statuses after which a client may come back (RFC 9110, section 15; RFC 6585).
 _TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 _MEANINGS = {
@@ -65,6 +67,7 @@ async def open_socket(target: Target, positions: Mapping[str, Position]) -> Clie
             additional_headers=target.headers,
             user_agent_header="fastapi-consumers",
             open_timeout=target.timeout,
+            close_timeout=CLOSE_TIMEOUT,
             max_size=MAX_SIZE,
             ssl=target.tls(),
         )

@@ -41,7 +41,9 @@ class _Lines:
         self._queue: asyncio.Queue[str | None] = asyncio.Queue()
         self._room = threading.Semaphore(_MAX_LINES)
         self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._read, args=(descriptor,), name="standard input", daemon=True).start()
+        # The thread's own: whoever closes theirs does not take it away, or have another file read.
+        own = os.dup(descriptor)
+        threading.Thread(target=self._read, args=(own,), name="standard input", daemon=True).start()
 
     def _read(self, descriptor: int) -> None:
         try:
@@ -51,6 +53,8 @@ class _Lines:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, None)
         except RuntimeError:
             pass  # The loop is closed: nobody reads any more.
+        finally:
+            os.close(descriptor)
 
     async def get(self) -> str | None:
         """The next line; ``None`` at the end."""
@@ -105,7 +109,9 @@ async def _talk(session: Session, descriptor: int, to_frame: ToFrame, wait: floa
         await session.is_open.wait()
         await session.send(frame)
     try:
-        await asyncio.wait_for(session.all_answered.wait(), timeout)
+        # Not wait_for, which on Python 3.11 may lose a cancellation.
+        async with asyncio.timeout(timeout):
+            await session.all_answered.wait()
     except TimeoutError:
         count = len(session.requests)
         text = f"{count} request{'s have' if count > 1 else ' has'} not been answered within {timeout:g} s."

@@ -76,6 +76,13 @@ class Session:
 
     async def run(self) -> End:
         """Until the conversation has ended. Raises ``HandshakeFailed`` if it cannot begin, or go on."""
+        try:
+            return await self._run()
+        finally:
+            if self._socket is not None:  # Cancelled, or what shows the frames cannot.
+                await self._socket.close(CloseCode.GOING_AWAY)
+
+    async def _run(self) -> End:
         socket = await open_socket(self.target, {})
         again = False
         while True:
@@ -110,11 +117,12 @@ class Session:
         while True:
             seconds = max(after, delay * (0.5 + random.random()))
             self._view.waiting(seconds, failure)
-            self._hurry.clear()
             try:
-                await asyncio.wait_for(self._hurry.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._hurry.wait()
             except TimeoutError:
                 pass
+            self._hurry.clear()
             if self._stopped:
                 return None
             try:

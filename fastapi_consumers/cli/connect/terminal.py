@@ -16,6 +16,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from ...types import CloseCode
 from .catalog import COMMANDS, Catalog
+from .handshake import CLOSE_TIMEOUT
 from .lines import SYNTAX, LineError, frame_of
 from .session import Session
 from .text import Piece, styled, visible
@@ -99,6 +100,8 @@ class Terminal:
                 if typing.done():
                     typing.result()
                     await self._session.stop()
+                    # It says how it ended, unless it is on its way to another socket.
+                    await asyncio.wait({running}, timeout=CLOSE_TIMEOUT)
                     return 0
                 end = running.result()
                 return 0 if end.code == CloseCode.NORMAL else 1

@@ -104,7 +104,7 @@ def lines_of(message: dict[str, Any], answer: Answer | None) -> list[list[Piece]
         return _reply(message, answer)
     if kind == "error":
         return _error(message)
-    if kind in _ONE_LINE:
+    if isinstance(kind, str) and kind in _ONE_LINE:
         return [_ONE_LINE[kind](message)]
     return [[("", compact(message))]]
 
@@ -152,9 +152,9 @@ def _event(message: dict[str, Any]) -> list[Piece]:
 
 def _joined(message: dict[str, Any]) -> list[Piece]:
     place = f"{visible(str(message.get('epoch')))}:{visible(str(message.get('offset')))}"
-    told: dict[Any, str] = {True: ", recovering what was missed", False: ", what was missed cannot be recovered"}
+    told = {True: ", recovering what was missed", False: ", what was missed cannot be recovered"}
     text = f"joined {visible(str(message.get('group')))} at {place}"
-    return [("notice", text + told.get(message.get("recovered"), ""))]
+    return [("notice", text + (told[recovered] if isinstance(recovered := message.get("recovered"), bool) else ""))]
 
 
 def _gap(message: dict[str, Any]) -> list[Piece]:
@@ -174,7 +174,7 @@ def _presence(message: dict[str, Any]) -> list[Piece]:
     return [("notice", f"{head}: {' '.join(changes)}")]
 
 
-_ONE_LINE: dict[Any, Callable[[dict[str, Any]], list[Piece]]] = {
+_ONE_LINE: dict[str, Callable[[dict[str, Any]], list[Piece]]] = {
     "event": _event,
     "joined": _joined,
     "gap": _gap,

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from ... import GroupConsumer, InvalidData, action, add_consumers
+from ... import GroupConsumer, action, add_consumers
 from ... import path as channel_path
 from ...authentication import BaseAuthentication
 from ...history import History
@@ -43,7 +43,7 @@ class NameAuthentication(BaseAuthentication):
         try:
             return None if name is None else (Visitor(check_name(name)), None)
         except ValidationError:
-            raise InvalidData("A name has 1 to 30 characters.") from None
+            return None
 
 
 class Room(GroupConsumer):
