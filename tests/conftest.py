@@ -34,6 +34,7 @@ _ONCE = (
     "tests/history/test_redis.py",
     "tests/history/test_sql.py",
     "tests/presence/test_processes.py",
+    "tests/schedules/test_processes.py",
     "tests/test_streams_oracle.py",
     "tests/testing/test_plugin.py",
     "tests/throttling/",

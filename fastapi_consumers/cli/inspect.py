@@ -82,6 +82,7 @@ def _consumer_as_dict(app: Starlette, cls: type[Any], paths: list[str]) -> dict[
         "presence": None if options.presence is None else repr(options.presence),
         "actions": [_action_as_dict(name, action, options) for name, action in actions_of(app, cls).items()],
         "events": dict(options.events),
+        "schedules": {name: repr(each) for name, each in options.schedules.items()},
         "authentication": texts(options.authentications),
         "permissions": texts(options.permissions),
         "throttles": texts(options.throttles),

@@ -10,7 +10,7 @@ from fastapi_consumers.cli import cli
 
 SHOP = '''
 from fastapi import APIRouter, FastAPI
-from fastapi_consumers import Consumer, GroupConsumer, action, add_consumers, add_routes, path
+from fastapi_consumers import Consumer, GroupConsumer, action, add_consumers, add_routes, every, path
 
 
 class Counter(GroupConsumer):
@@ -21,6 +21,10 @@ class Counter(GroupConsumer):
     @action
     async def count(self, to: int) -> int:
         return to
+
+    @every("1h")
+    @classmethod
+    async def tick(cls) -> None: ...
 
 
 class Raw(Consumer):
@@ -150,6 +154,7 @@ def test_inspect_prints_json_for_programs(look):
     assert (actions["count"]["builtin"], actions["cancel"]["builtin"]) == (False, True)
     assert actions["count"]["data"]["properties"] == {"to": {"title": "To", "type": "integer"}}
     assert actions["count"]["data"]["required"] == ["to"]
+    assert "tick" in str(counter["schedules"])
     assert found["shop.main.Raw"]["actions"] == []
 
 
