@@ -133,7 +133,8 @@ class WebsocketCommunicator:
             state = await ensure_lifespan(self.app) if self._run_lifespan else {}
             self.scope["state"] = {**state, **self.scope.get("state", {})}
             running = registry.current().communicators
-            server.start(f"app under test: websocket {self.path}", lambda: running.pop(self, None))
+            # Records of the log have the name of the task, and are not to have what a query may hold.
+            server.start(f"app under test: websocket {self.path.partition('?')[0]}", lambda: running.pop(self, None))
             running[self] = None
         await self._inbox.until(lambda: server.decided or server.over, timeout, "the app to accept or to close")
         if server.accepted:
