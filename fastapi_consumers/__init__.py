@@ -2,6 +2,7 @@
 
 from .app import add_consumers
 from .consumers import Consumer, GroupConsumer, JSONConsumer, PersonConsumer, RelayConsumer
+from .event_models import event_model
 from .exceptions import (
     AcceptConnection,
     ActionDeprecated,
@@ -83,7 +84,7 @@ __all__ = [
     "add_routes",
     "cron",
     "event",
-    "every",
+    "event_model",
     "get_consumers",
     "path",
 ]

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from .codecs import encode_json
+from .codecs import EncodedJSON, encode_json
 from .groups import check_group
 from .identity import user_id
 from .packets import Packet
@@ -100,7 +100,8 @@ def _event(event: str, data: Any, exclude: str | None = None, key: str | None = 
         raise TypeError(f"an event is named by text; found a value of type {type(event).__name__}")
     if key is not None and not (isinstance(cast(object, key), str) and len(key) <= MAX_COALESCE_KEY):
         raise ValueError(f"coalesce_key is text of at most {MAX_COALESCE_KEY} characters; found {key!r:.80}")
-    return Packet("event", encode_json(data), event, exclude, key=key)
+    encoded = data if type(data) is EncodedJSON else encode_json(data)
+    return Packet("event", encoded, event, exclude, key=key)
 
 
 def _addressed(packet: Packet, **receivers: Any) -> Addressed | None:

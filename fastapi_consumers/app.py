@@ -12,6 +12,9 @@ from starlette.applications import Starlette
 
 from .action_pagination import checked_pagination
 from .answering import answer_consumer_error
+from .asyncapi import AsyncAPI
+from .asyncapi.endpoints import add_documentation
+from .asyncapi.settings import settings_of
 from .authentication import TokenKeys, compile_authentications
 from .backends import (
     HistoryBackend,
@@ -86,10 +89,7 @@ def add_consumers(
     language_cookie_key: str | None = None,
     translations: Sequence[str | os.PathLike[str] | Translations] = (),
     direct_writes: bool = True,
-    observers: Sequence[Observer] = (),
-    statistics: bool = False,
-    access_log: bool | Literal["actions"] = True,
-    drain_timeout: float | timedelta = DRAIN_TIMEOUT,
+    asyncapi: AsyncAPI | bool | None = None,
     **limits: Any,
 ) -> Consumers:
     """Set up an application: routes, transport, policies that hold where a class says nothing else.
@@ -138,15 +138,8 @@ def add_consumers(
         translations: folders with catalogs of your own, which come before the package's: paths, or ``Translations``.
         direct_writes: write frames straight to the server's transport where that is known to be the same as its
             ``send``, which it is under uvicorn on connections without compression. ``False``: always ``send``.
-        observers: instances of :class:`~fastapi_consumers.observing.Observer`, which are told what connections and
-            their consumers do, for metrics and traces; without any, no message pays for it.
-        statistics: count messages and bytes of each connection, for
-            :func:`~fastapi_consumers.facts.facts_of`; some observers switch it on too.
-        access_log: log a line for each connection when it has ended, to ``fastapi_consumers.access`` at level INFO;
-            ``"actions"``: one for each action too.
-        drain_timeout: seconds that the process takes at the most, once it is told to stop, to close its sockets: one
-            after another where others may take them over, each when what it asked for has been answered. 0: the server
-            closes all of them at once.
+        asyncapi: where the AsyncAPI document and its page are, and what they say; ``False`` for neither. By default
+            ``/asyncapi.json`` and ``/asyncapi``, unless FastAPI's own document is off (``openapi_url=None``).
         limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.
 
     Returns the app's ``Consumers``, also found as ``app.state.consumers``. Raises ``ImproperlyConfigured`` with all
@@ -186,7 +179,7 @@ def add_consumers(
     drain_seconds = drain_timeout_of(drain_timeout, problems)
     check_count("max_connections_per_process", max_connections_per_process, problems)
     check_throttle_failure(throttle_failure, problems)
-    observing = observing_of(observers, statistics, access_log, problems)
+    documentation = settings_of(asyncapi, app, problems)
     if chosen is not None:
         try:
             # What is at the same server shares the transport's connections, and appending publishes there by itself.
@@ -221,12 +214,14 @@ def add_consumers(
         schedules=schedules,
     )
     for route in channel_routes:
+        consumers.declared_events.add(route.consumer_class._meta)
         consumers.add_history(route.consumer_class._meta)
         consumers.check_presence(route.consumer_class._meta)
         consumers.schedules.add_class(route.consumer_class._meta)
 
     app.state.consumers = consumers
     app.router.routes.extend(routes)
+    add_documentation(app, consumers, documentation)
     _wrap_lifespan(app, consumers)
     if add_exception_handlers and ConsumerError not in app.exception_handlers:
         app.add_exception_handler(ConsumerError, cast(Any, answer_consumer_error))
@@ -239,6 +234,7 @@ def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
         for options in check_included(app):
+            consumers.declared_events.add(options)
             consumers.add_history(options)
             consumers.check_presence(options)
             consumers.schedules.add_class(options)

@@ -11,6 +11,7 @@ from .action_pagination import checked_pagination
 from .actions import Action
 from .authentication import authentication_of
 from .dependencies import Dependencies
+from .event_models import EventModel, event_models_of
 from .exceptions import Problem
 from .groups import GroupTemplate
 from .history import History
@@ -37,6 +38,7 @@ OPTION_NAMES = (
     "allowed_origins",
     "accept_refused",
     "presence",
+    "events",
 )
 
 
@@ -181,6 +183,19 @@ class Attributes:
             self._mistake("presence", where, value, "an instance of fastapi_consumers.presence.Presence", fix)
             return None
         return value
+
+    def event_models(self) -> Mapping[str, EventModel]:
+        value, where = self._find("events")
+        if value is None or isinstance(value, FunctionType):
+            return {}  # As in history().
+        expected, fix = "a list of classes marked with @event_model, or a dict of event name to type", "write a list"
+        if isinstance(value, Mapping) or (isinstance(value, Sequence) and not isinstance(value, str | bytes)):
+            try:
+                return event_models_of(value)
+            except (TypeError, ValueError) as error:
+                fix = str(error)
+        self._mistake("events", where, value, expected, fix)
+        return {}
 
     def dependencies(self) -> Dependencies | None:
         entries, where = self._list("dependencies", "Depends(...)")

@@ -19,6 +19,10 @@ from .types import JSON
 MAX_DEPTH = 200
 
 
+class EncodedJSON(bytes):
+    """JSON text that has been made already, where otherwise a value would be encoded."""
+
+
 def encode_json(value: Any) -> bytes:
     """Any value that pydantic can serialise, as JSON. Raises ``PydanticSerializationError`` for one that it cannot."""
     return to_json(value, inf_nan_mode="null", by_alias=True)
@@ -186,6 +190,7 @@ def _ormsgpack() -> Any:
 
 __all__ = [
     "JSON",
+    "EncodedJSON",
     "decode_json",
     "decode_msgpack",
     "encode_json",

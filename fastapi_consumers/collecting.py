@@ -84,7 +84,7 @@ def collect(declared: Declared) -> tuple[ConsumerOptions, list[Problem]]:
         actions=MappingProxyType(actions),
         events=MappingProxyType(_events(declared, problems)),
         handlers=MappingProxyType(_handlers(declared)),
-        schedules=MappingProxyType(scheduled_methods(declared, problems)),
+        event_models=MappingProxyType(dict(get.event_models())),
         groups=get.groups(),
         history=get.history(),
         authentications=get.policies("authentication_classes", lambda entries: tuple(map(authentication_of, entries))),

@@ -88,6 +88,13 @@ class Dependencies:
             )
         return cls(dependant, makes_request="Request" in kinds)
 
+    def security_schemes(self) -> dict[str, dict[str, Any]]:
+        """FastAPI's security schemes among them: name to a Security Scheme Object of OpenAPI 3.1."""
+        return {
+            scheme.scheme_name: scheme.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for scheme in _security_schemes(self._dependant)
+        }
+
     async def solve(self, websocket: WebSocket, stack: AsyncExitStack, overrides: Any = None) -> dict[str, Any]:
         """Values by parameter name. What they opened is closed by ``stack``.
 
@@ -126,6 +133,14 @@ def _dependant(parameters: Iterable[inspect.Parameter]) -> Dependant:
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
     call.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     return get_dependant(path="/", call=call)
+
+
+def _security_schemes(dependant: Dependant) -> Iterator[SecurityBase]:
+    call: Any = dependant.call
+    if is_security_scheme(call):
+        yield call
+    for inner in dependant.dependencies:
+        yield from _security_schemes(inner)
 
 
 def _takers(dependant: Dependant) -> Iterator[tuple[str, str]]:

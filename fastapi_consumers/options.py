@@ -12,6 +12,7 @@ from .actions import Action
 from .authentication import BaseAuthentication
 from .backlog import OVERFLOWS, Overflow
 from .dependencies import Dependencies
+from .event_models import EventModel
 from .groups import GroupTemplate
 from .history import History
 from .pagination import BasePagination
@@ -115,8 +116,8 @@ class ConsumerOptions:
     events: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: ``"join"`` and ``"leave"`` to the functions registered for them, bases first.
     handlers: Mapping[str, tuple[EventHandler, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    #: What runs by itself, by the name of its schedule.
-    schedules: Mapping[str, Scheduled] = field(default_factory=lambda: MappingProxyType({}))
+    #: Event name to what the class declares of it in ``events``.
+    event_models: Mapping[str, EventModel] = field(default_factory=lambda: MappingProxyType({}))
     groups: tuple[GroupTemplate, ...] = ()
     #: How much of its groups' past is kept; ``None`` for nothing.
     history: History | None = None
@@ -159,7 +160,7 @@ class ConsumerOptions:
             lines += _rows("history", [repr(self.history)])
         lines += _rows("actions", [self._action_line(action) for action in self.actions.values()])
         lines += _rows("events", [f"{type} -> {method}()" for type, method in self.events.items()])
-        lines += _rows("schedules", [f"{name} -> {each!r}" for name, each in self.schedules.items()])
+        lines += _rows("declared events", [repr(model) for model in self.event_models.values()])
         for name, functions in self.handlers.items():
             lines += _rows(f"on {name}", [getattr(function, "__qualname__", repr(function)) for function in functions])
         for label, policies in (

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from .addressing import Addressed, close_for, event_for, event_for_group, revoke_for
+from .declared_events import DeclaredEvents
 from .groups import check_group
 from .histories import Histories
 from .history import GroupHistory, HistoryStore
@@ -17,6 +18,7 @@ class Outreach(ABC):
     """What HTTP endpoints, background tasks and consumers do with sockets that are not their own."""
 
     histories: Histories
+    declared_events: DeclaredEvents
     membership: Membership
 
     @abstractmethod
@@ -45,9 +47,12 @@ class Outreach(ABC):
 
         Returns where the event is, in a group with history; it is delivered then, whatever happens to the broker.
 
-        Raises ``InvalidGroup``, ``BrokerUnavailable`` if the event cannot be kept or handed on, and ``ValueError`` for
-        an idempotency key in a group without history.
+        Raises ``InvalidGroup``, ``BrokerUnavailable`` if the event cannot be kept or handed on, ``ValueError`` for an
+        idempotency key in a group without history, and ``InvalidEvent``, which is a ``ValueError`` too, for data that
+        does not fit what a class of the group declares in ``events``.
         """
+        if self.declared_events:
+            data = self.declared_events.encoded(check_group(group), event, data)
         addressed = event_for_group(group, event, data, exclude=exclude, coalesce_key=coalesce_key)
         history = self.histories.of(group)
         if history is None:

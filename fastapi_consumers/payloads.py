@@ -37,6 +37,11 @@ class Returns:
         self.validate = functools.partial(self._adapter.validator.validate_python, from_attributes=True)
         self.to_json = functools.partial(self._adapter.serializer.to_json, by_alias=True)
 
+    @property
+    def adapter(self) -> TypeAdapter[Any] | None:
+        """``None`` where anything may be returned."""
+        return self._adapter
+
     def to_python(self, value: Any) -> Any:
         """``value`` as dicts, lists and scalars; dates, UUIDs and the like may be left as they are."""
         if self._adapter is None:

@@ -1,7 +1,7 @@
 """The routing table: which consumer answers which path."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from fastapi import APIRouter
 from starlette.applications import Starlette
@@ -26,6 +26,8 @@ class ChannelRoute(NamedTuple):
     app: ConsumerApp
     name: str
     dependencies: tuple[Any, ...] = ()
+    tags: tuple[str, ...] = ()
+    include_in_schema: bool = True
 
     @property
     def consumer_class(self) -> type[Consumer]:
@@ -33,7 +35,13 @@ class ChannelRoute(NamedTuple):
 
 
 def path(
-    path: str, consumer: type[Consumer] | ConsumerApp, *, name: str | None = None, dependencies: Sequence[Any] = ()
+    path: str,
+    consumer: type[Consumer] | ConsumerApp,
+    *,
+    name: str | None = None,
+    dependencies: Sequence[Any] = (),
+    tags: Sequence[str] = (),
+    include_in_schema: bool = True,
 ) -> ChannelRoute:
     """A route for ``channel_routes``.
 
@@ -43,6 +51,8 @@ def path(
         consumer: a consumer class, or what its ``as_asgi()`` returned.
         name: for ``url_path_for``; the class's name by default.
         dependencies: ``Depends(...)`` that are solved at connect, before those of the class.
+        tags: for the documentation.
+        include_in_schema: ``False`` leaves the route out of the documentation.
 
     Raises ``ImproperlyConfigured`` for a wrong path or consumer. Group templates are checked against the whole path
     when the route is added.
@@ -63,9 +73,14 @@ def path(
         )
         raise ImproperlyConfigured(f"The route {path!r}", problems)
     problems += _check_class(path, app.consumer_class) + _check_path(path) + _check_dependencies(path, dependencies)
+    if isinstance(cast(object, tags), str) or not all(isinstance(cast(object, tag), str) for tag in tags):
+        problems.append(
+            Problem("route-tags", f"path({path!r}, …)", f"tags={tags!r}", "a list of texts", 'write tags=["chat"]')
+        )
     if problems:
         raise ImproperlyConfigured(f"The route {path!r}", problems)
-    return ChannelRoute(path, app, name or app.consumer_class.__name__, tuple(dependencies))
+    name = name or app.consumer_class.__name__
+    return ChannelRoute(path, app, name, tuple(dependencies), tuple(tags), include_in_schema)
 
 
 def _check_class(path: str, cls: type[Consumer]) -> list[Problem]:
@@ -170,7 +185,7 @@ def route_problems(channel_routes: Any, prefix: str | None) -> list[Problem]:
 
 def app_route(route: ChannelRoute, app_dependencies: Sequence[Any]) -> WebSocketRoute:
     """A route straight to the consumer, for an application. The app's own dependencies are solved at connect."""
-    endpoint = ConsumerApp(route.consumer_class, _compiled([*app_dependencies, *route.dependencies]))
+    endpoint = _app_of(route, [*app_dependencies, *route.dependencies])
     setattr(endpoint, CONSUMER_APP, endpoint)
     return WebSocketRoute(route.path, endpoint, name=route.name)
 
@@ -186,12 +201,13 @@ def add_routes(router: APIRouter, channel_routes: Sequence[ChannelRoute]) -> Non
     if problems:
         raise ImproperlyConfigured("add_routes()", problems)
     for route in channel_routes:
-        endpoint = _endpoint(ConsumerApp(route.consumer_class, _compiled(route.dependencies)))
+        endpoint = _endpoint(_app_of(route, route.dependencies))
         router.add_api_websocket_route(route.path, endpoint, name=route.name)
 
 
-def _compiled(dependencies: Sequence[Any]) -> Dependencies | None:
-    return Dependencies.of_list(dependencies) if dependencies else None
+def _app_of(route: ChannelRoute, dependencies: Sequence[Any]) -> ConsumerApp:
+    compiled = Dependencies.of_list(dependencies) if dependencies else None
+    return ConsumerApp(route.consumer_class, compiled, tags=route.tags, include_in_schema=route.include_in_schema)
 
 
 def _endpoint(app: ConsumerApp) -> Callable[[WebSocket], Any]:
@@ -234,21 +250,27 @@ class RoutedConsumer(NamedTuple):
     path: str
     name: str
     consumer_class: type[Consumer]
+    tags: tuple[str, ...] = ()
+    include_in_schema: bool = True
+    #: The application whose ``Consumers`` it has: this one, or one that is mounted in it.
+    app: Any = None
 
 
-def routed_consumers(app: Any, prefix: str = "") -> Iterator[RoutedConsumer]:
+def routed_consumers(app: Any, prefix: str = "", owner: Any = None) -> Iterator[RoutedConsumer]:
     """All consumers that an application routes, those of included routers and mounted applications too."""
+    inner = app.app if isinstance(app, Mount) else app
+    owner = inner if owner is None or isinstance(inner, Starlette) else owner
     for route in _flattened(getattr(app, "routes", None) or ()):
         path, name = getattr(route, "path", None) or "", getattr(route, "name", None) or ""
         found = getattr(getattr(route, "endpoint", None), CONSUMER_APP, None)
         mount = getattr(route, "original_route", route)
         if found is None and isinstance(mount, Mount):
             if not isinstance(mount.app, ConsumerApp):
-                yield from routed_consumers(mount, prefix + path)
+                yield from routed_consumers(mount, prefix + path, owner)
                 continue
             found = mount.app
         if isinstance(found, ConsumerApp):
-            yield RoutedConsumer(prefix + path, name, found.consumer_class)
+            yield RoutedConsumer(prefix + path, name, found.consumer_class, found.tags, found.include_in_schema, owner)
 
 
 def _endpoints(routes: Sequence[Any]) -> Iterator[tuple[str, Any]]:

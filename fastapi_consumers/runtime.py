@@ -16,7 +16,7 @@ from .admission import Admission
 from .backends import HistoryBackend, ScheduleBackend, history_backend, presence_store, schedule_backend
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
-from .draining import DRAIN_TIMEOUT, Draining
+from .declared_events import DeclaredEvents
 from .exceptions import ImproperlyConfigured, Problem
 from .health import Broker, BrokerEvent, F, Health
 from .histories import Histories
@@ -71,6 +71,8 @@ class Consumers(Outreach):
     ) -> None:
         self.observing = observing if observing is not None else Observing()
         self._direct_writes = direct_writes
+        #: What ``add_consumers`` was told of the documentation: an ``AsyncAPI``, or nothing.
+        self.asyncapi: Any = None
         #: The ways to a socket that the log has named; there are a handful.
         self._lanes_told: set[str] = set()
         self.defaults = defaults if defaults is not None else Defaults()
@@ -88,6 +90,8 @@ class Consumers(Outreach):
         self._transport = transport if transport is not None else MemoryTransport()
         #: Which groups have a history, and where it is kept.
         self.histories = Histories()
+        #: Which events its groups have.
+        self.declared_events = DeclaredEvents()
         self._history = history if history is not None else history_backend(self._transport, None)
         self._saved: Mapping[str, History] = {}
         self._keeps_history = False
@@ -337,6 +341,7 @@ class Consumers(Outreach):
             if builtins and cls._meta.presence is not None:
                 builtins = {**builtins, **PRESENCE_BUILTINS}
             plan = Plan(cls, self.defaults, builtins)
+            self.declared_events.add(plan.options)
             self.add_history(plan.options)
             self.check_presence(plan.options)
             self.schedules.add_class(plan.options)

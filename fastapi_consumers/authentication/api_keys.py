@@ -47,6 +47,14 @@ class APIKeyAuthentication(BaseAuthentication):
         self._header = header
         self._digests = {name: _digest(key) for name, key in keys.items()}
 
+    def get_security_schemes(self, token_keys: Any) -> Mapping[str, Mapping[str, Any]]:
+        description = f"A key, in the header `{self._header}`."
+        return {
+            f"header.{self._header}": {
+                "type": "httpApiKey", "in": "header", "name": self._header, "description": description
+            }
+        }  # fmt: skip
+
     def get_user(self, name: str, connection: Any) -> Any:
         """The user, or ``(user, auth)``, behind the key of this name; ``None`` refuses it. Sync or async."""
         return APIClient(name)

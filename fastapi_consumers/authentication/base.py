@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..exceptions import ConsumerError, NotAuthenticated
@@ -40,6 +40,14 @@ class BaseAuthentication(ABC):
     def authenticate_header(self, connection: Any) -> str | None:
         """The ``WWW-Authenticate`` of a refused handshake (RFC 9110, section 11.6.1), or ``None`` for none."""
         return None
+
+    def get_security_schemes(self, token_keys: Any) -> Mapping[str, Mapping[str, Any]]:
+        """How a client shows who it is, for the documentation: name to a Security Scheme Object of AsyncAPI 3.0.
+
+        Args:
+            token_keys: the query parameter and the cookie that ``add_consumers`` named, a ``TokenKeys``.
+        """
+        return {}
 
 
 def authentication_of(entry: Any) -> BaseAuthentication:

@@ -1,5 +1,6 @@
 """A token in the first message, for clients that can put it nowhere else."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from .tokens import TokenAuthentication
@@ -30,6 +31,12 @@ class FirstMessageAuthentication(TokenAuthentication):
         if tokens is not None and not isinstance(tokens, TokenAuthentication):
             raise TypeError(f"{tokens!r} reads no tokens; expected an instance of TokenAuthentication")
         self._tokens = tokens
+
+    def get_security_schemes(self, token_keys: Any) -> Mapping[str, Mapping[str, Any]]:
+        description = 'A token in the first message: the action `authenticate` with the data `{"token": …}`.'
+        return {
+            "firstMessage": {"type": "apiKey", "in": "password", "description": description, "x-first-message": True}
+        }
 
     async def get_user(self, token: str, connection: Any) -> Any:
         assert self._tokens is not None

@@ -1,6 +1,6 @@
 """Users found by a FastAPI dependency, the same that HTTP endpoints have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -37,6 +37,10 @@ class DependsAuthentication(BaseAuthentication):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name})"
 
+    def get_security_schemes(self, token_keys: Any) -> Mapping[str, Mapping[str, Any]]:
+        """Those of FastAPI's security schemes that the dependency depends on."""
+        return {name: _from_openapi(scheme) for name, scheme in self._dependencies.security_schemes().items()}
+
     async def authenticate(self, connection: Any) -> tuple[Any, Any] | None:
         async with AsyncExitStack() as stack:
             values = await self._dependencies.solve(connection.websocket, stack, connection.scope.get("app"))
@@ -45,3 +49,16 @@ class DependsAuthentication(BaseAuthentication):
             return None
         is_pair = type(result) is tuple and len(result) == 2
         return known_pair(self, result if is_pair else (result, None))
+
+
+def _from_openapi(scheme: Mapping[str, Any]) -> dict[str, Any]:
+    """A Security Scheme Object of OpenAPI 3.1 as AsyncAPI 3.0 writes it."""
+    found = dict(scheme)
+    if found.get("type") == "apiKey":
+        found["type"] = "httpApiKey"
+    if "flows" in found:
+        found["flows"] = {
+            name: {("availableScopes" if key == "scopes" else key): value for key, value in flow.items()}
+            for name, flow in found["flows"].items()
+        }
+    return found

@@ -64,6 +64,13 @@ class JWTAuthentication(TokenAuthentication):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(algorithms={list(self._algorithms)})"
 
+    def get_security_schemes(self, token_keys: Any) -> Mapping[str, Mapping[str, Any]]:
+        schemes = super().get_security_schemes(token_keys)
+        return {
+            name: {**scheme, "bearerFormat": "JWT"} if scheme["type"] == "http" else scheme
+            for name, scheme in schemes.items()
+        }
+
     def get_user_for(self, claims: Mapping[str, Any], connection: Any) -> Any:
         """The user whom verified claims are about; ``None`` refuses the token. Sync or async.
 

@@ -1,7 +1,7 @@
 """Users who logged in over HTTP, and whose session came along with the handshake."""
 
 from abc import abstractmethod
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from ..stepping import settled
@@ -21,6 +21,11 @@ class SessionAuthentication(BaseAuthentication):
 
         Sync or async.
         """
+
+    def get_security_schemes(self, token_keys: Any) -> Mapping[str, Mapping[str, Any]]:
+        """Override it if ``SessionMiddleware`` was given another ``session_cookie``."""
+        description = "The session of a login over HTTP."
+        return {"session": {"type": "httpApiKey", "in": "cookie", "name": "session", "description": description}}
 
     async def authenticate(self, connection: Any) -> tuple[Any, Any] | None:
         """Raises ``RuntimeError`` without a session in the scope."""

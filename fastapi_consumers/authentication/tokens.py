@@ -3,7 +3,7 @@
 import base64
 import traceback
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from starlette.datastructures import Headers
@@ -77,6 +77,26 @@ class TokenAuthentication(BaseAuthentication):
 
     def authenticate_header(self, connection: Any) -> str | None:
         return "Bearer"
+
+    def get_security_schemes(self, token_keys: Any) -> Mapping[str, Mapping[str, Any]]:
+        schemes: dict[str, dict[str, Any]] = {}
+        ways = {
+            "header": "the header `Authorization: Bearer …`",
+            "subprotocol": f"an offered subprotocol `{PLAIN_PREFIX}…`, or `{ENCODED_PREFIX}…` in base64url",
+        }
+        sources = frozenset[str](self.sources)
+        told = [text for source, text in ways.items() if source in sources]
+        if told:
+            schemes["bearer"] = {"type": "http", "scheme": "bearer", "description": f"A token, in {' or '.join(told)}."}
+            if "subprotocol" in sources:
+                schemes["bearer"]["x-subprotocol"] = PLAIN_PREFIX
+        for source, key in (("query", token_keys.query), ("cookie", token_keys.cookie)):
+            if key is not None and source in sources:
+                description = f"A token, in the {'query parameter' if source == 'query' else 'cookie'} `{key}`."
+                schemes[f"{source}.{key}"] = {
+                    "type": "httpApiKey", "in": source, "name": key, "description": description
+                }  # fmt: skip
+        return schemes
 
 
 class BearerTokenAuthentication(TokenAuthentication):

@@ -30,9 +30,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 class ConsumerApp:
     """A consumer class as an ASGI application: one instance of the class per socket."""
 
-    def __init__(self, consumer_class: "type[Consumer]", dependencies: Any = None) -> None:
+    def __init__(
+        self,
+        consumer_class: "type[Consumer]",
+        dependencies: Any = None,
+        *,
+        tags: Sequence[str] = (),
+        include_in_schema: bool = True,
+    ) -> None:
         self.consumer_class = consumer_class
         self.dependencies = dependencies
+        #: For the documentation.
+        self.tags = tuple(tags)
+        self.include_in_schema = include_in_schema
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":

@@ -49,6 +49,9 @@ class GroupConsumer(JSONConsumer, abstract=True):
         Returns where the event is, in a group with history. Raises ``InvalidGroup`` if the group is not named and not
         clear, and as :meth:`Consumers.broadcast` does.
         """
+        model = self._meta.event_models.get(event)
+        if model is not None:
+            data = model.encode(data, self._meta.name)
         return await self.consumers.broadcast(
             self._default_group() if group is None else group,
             event,

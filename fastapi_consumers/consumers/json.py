@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, TypeVar, overload
 
@@ -48,6 +48,9 @@ class JSONConsumer(Consumer, abstract=True):
     #: The shape of what comes in and of what goes out; the native envelopes by default.
     request_serializer_class: ClassVar[type[BaseModel] | None]
     response_serializer_class: ClassVar[type[ResponseSerializer] | None]
+    #: The events that it sends: classes marked with ``@event_model``, or a dict of event name to type. They are checked
+    #: when they are sent, and documented.
+    events: ClassVar[Sequence[type[Any]] | Mapping[str, Any]]
     #: How :meth:`paginate` pages: a class, or an instance with other settings.
     pagination_class: ClassVar[type[BasePagination] | BasePagination | None]
 
@@ -103,10 +106,15 @@ class JSONConsumer(Consumer, abstract=True):
         return codecs.encode_json(content).decode()
 
     async def send_event(self, event: str, data: Any = None) -> None:
-        """Send an event to this connection alone."""
+        """Send an event to this connection alone.
+
+        Raises ``InvalidEvent`` for data that does not fit what the class declares in ``events``.
+        """
         framer = self._connection.member.framer
         assert framer is not None
-        await self._connection.send_frame(framer.event(Event(event, codecs.encode_json(data))))
+        model = self._meta.event_models.get(event)
+        encoded = codecs.encode_json(data) if model is None else model.encode(data, self._meta.name)
+        await self._connection.send_frame(framer.event(Event(event, encoded)))
 
     @overload
     async def paginate(self, source: Any, params: CursorParams, *, session: Any = None) -> Page[Any]: ...
