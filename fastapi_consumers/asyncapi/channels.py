@@ -274,7 +274,10 @@ class Channel:
     def _notices(self) -> None:
         plan = self._plan
         notices = {"error": ("An error that answers no request.", envelopes.error_notice())}
+        notices["closing"] = ("The socket closes in a moment: send nothing new.", envelopes.closing())
         if self._has_groups:
+            text = "The client was put out of a group, as its new credential does not allow it."
+            notices["left"] = (text, envelopes.left())
             notices["gap"] = ("Events of the group may have been missed: load the state anew.", envelopes.gap())
         if plan.options.history is not None:
             notices["joined"] = ("Where the client stands in the group's history.", envelopes.joined())

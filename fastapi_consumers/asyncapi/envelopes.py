@@ -126,6 +126,20 @@ def gap() -> Schema:
     return record({"type": constant("gap"), "group": GROUP}, ["type", "group"])
 
 
+def left() -> Schema:
+    return record({"type": constant("left"), "group": GROUP, "error": error_body(())}, ["type", "group", "error"])
+
+
+def closing() -> Schema:
+    properties: dict[str, Schema] = {
+        "type": constant("closing"),
+        "code": {"type": "integer", "description": "What the socket will close with."},
+        "reconnect": {"type": "boolean", "description": "Whether to come back."},
+        "after": {"type": "number", "minimum": 0, "description": "Seconds to wait before that."},
+    }
+    return record(properties, ["type", "code", "reconnect", "after"])
+
+
 def joined() -> Schema:
     properties: dict[str, Schema] = {
         "type": constant("joined"),

@@ -387,3 +387,16 @@ async def test_envelopes_of_ones_own_are_documented_as_they_are(document: Any) -
         assert (answer["data"], matching(document, "odd", answer)) == (3, ["add.ok"])
         await client.send_json_to({"do": "add", "request_id": 2})
         assert matching(document, "odd", await client.receive_json_from()) == ["add.error"]
+
+
+@pytest.mark.parametrize(
+    ("notice", "frame"),
+    [
+        ("closing", {"type": "closing", "code": 1012, "reconnect": True, "after": 1.7}),
+        ("left", {"type": "left", "group": "room.7", "error": {"code": "permission_denied", "message": "No."}}),
+        ("gap", {"type": "gap", "group": "room.7"}),
+    ],
+)
+def test_notices_that_come_seldom_are_documented_too(document: Any, notice: str, frame: Any) -> None:
+    """As docs/protocol.md shows them."""
+    assert matching(document, "room", frame) == [f"{notice}.notice"]
