@@ -25,6 +25,7 @@ from fastapi_consumers import (
     RelayConsumer,
     action,
     add_consumers,
+    event_model,
     path,
 )
 from fastapi_consumers.authentication import BaseAuthentication
@@ -67,6 +68,10 @@ class NameAuthentication(BaseAuthentication):
             return Visitor(id=check_name(name)), None
         except ValidationError:
             raise InvalidData("A name has 1 to 30 characters, on one line.") from None
+
+    def get_security_schemes(self, token_keys: Any) -> dict[str, dict[str, str]]:
+        """So that the page of the documentation, ``/asyncapi``, asks for a name too."""
+        return {"name": {"type": "httpApiKey", "in": "query", "name": "name", "description": "Any name."}}
 
 
 # -- who is in the room for two --------------------------------------------------------------------------------------
@@ -194,6 +199,7 @@ class RoomForTwo(PersonConsumer):
 TYPING = "group.typing"
 
 
+@event_model("said")
 class Said(BaseModel):
     """A message to everybody."""
 
@@ -202,6 +208,7 @@ class Said(BaseModel):
     at: datetime
 
 
+@event_model("whispered")
 class Whispered(Said):
     """A message to one person."""
 
@@ -212,6 +219,8 @@ class GroupRoom(GroupConsumer):
     """A room for everybody. The class says who may come in, the functions below what happens there."""
 
     groups = ["group"]
+    # What it sends is checked, and documented.
+    events = [Said, Whispered]
     authentication_classes = [NameAuthentication]
     permission_classes = [IsAuthenticated]
     # Of everything together; what makes others read has limits of its own.

@@ -178,19 +178,19 @@ async def test_actions_are_called_from_forms_and_answers_stand_with_their_reques
     await expect(log).to_contain_text("joined")
 
     entry = await reader.call("say", text="Hello there")
-    await expect(entry.locator(".answers .good")).to_contain_text("2")
+    await expect(entry.locator(".answer.good")).to_contain_text("2")
     event = log.locator(".entry.event").filter(has_text="said")
     await expect(event).to_contain_text('"Hello there"')
     await expect(event).to_contain_text("room.lobby")
 
     entry = await reader.call("say", text="")
-    await expect(entry.locator(".answers .bad")).to_contain_text("invalid_data")
+    await expect(entry.locator(".answer.bad")).to_contain_text("invalid_data")
     entry = await reader.call("count", to="2")
-    await expect(entry.locator(".answers li")).to_have_count(3)
-    await expect(entry.locator(".answers li").last).to_contain_text("ok")
+    await expect(entry.locator(".answer")).to_have_count(3)
+    await expect(entry.locator(".answer").last).to_contain_text("ok")
     # What is too complex for fields is a box with an example in it.
     entry = await reader.call("draw")
-    await expect(entry.locator(".answers .good")).to_contain_text("circle")
+    await expect(entry.locator(".answer.good")).to_contain_text("circle")
 
     # The whole as JSON; what is no JSON is not sent.
     await reader.console.get_by_label("Action", exact=True).select_option("say")
@@ -219,7 +219,7 @@ async def test_a_client_shows_who_it_is_in_each_way_that_a_page_can(reader: Read
         await reader.connect(token, way)
         await expect(reader.status).to_have_text("Connected")
         entry = await reader.call("presence")
-        await expect(entry.locator(".answers .good")).to_contain_text(token.removeprefix("good-"))
+        await expect(entry.locator(".answer.good")).to_contain_text(token.removeprefix("good-"))
         # The log shows no secret.
         assert token not in await reader.log.inner_text()
         await reader.console.get_by_role("button", name="Disconnect").click()

@@ -415,7 +415,9 @@ class TestTheHistoryOfTheGroup:
     async def test_it_is_read_page_by_page_the_newest_first(self, app: FastAPI) -> None:
         async with enter("group", "Ada") as ada:
             for number in range(1, 71):
-                await app.state.consumers.broadcast("group", "said", {"by": "Eve", "text": str(number), "at": None})
+                await app.state.consumers.broadcast(
+                    "group", "said", {"by": "Eve", "text": str(number), "at": "2026-01-02T03:04:05Z"}
+                )
             found: list[str] = []
             cursor = None
             sizes = []

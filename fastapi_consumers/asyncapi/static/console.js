@@ -21,7 +21,7 @@ export class Console {
     this.#status = h("p", { class: "status", role: "status" }, "Not connected");
     this.#connectButton = h("button", { type: "submit", class: "primary" }, "Connect");
     this.#sendButton = h("button", { type: "submit", class: "primary", disabled: true }, "Send");
-    this.#log = h("ol", { class: "log", role: "log", "aria-label": "Messages", tabindex: "0" });
+    this.#log = h("div", { class: "log", role: "log", "aria-label": "Messages", tabindex: "0" });
     this.#place = h("div", {});
     this.element = h("div", { class: "console" }, this.#connectionPanel(), this.#requestPanel(), this.#logPanel());
     this.#showStatus("closed", "Not connected");
@@ -225,7 +225,7 @@ export class Console {
     this.#socket.send(JSON.stringify(message));
     const entry = this.#entry("→", title, id === undefined ? "" : `#${id}`, shown, "sent");
     if (id !== undefined) {
-      const answers = h("ol", { class: "answers" }, h("li", { class: "pending" }, "waiting for the answer…"));
+      const answers = h("div", { class: "answers" }, h("div", { class: "answer pending" }, "waiting for the answer…"));
       this.#keepingUp(() => entry.append(answers));
       this.#waiting.set(id, answers);
       while (this.#waiting.size > MAX_ENTRIES) this.#waiting.delete(this.#waiting.keys().next().value);
@@ -263,7 +263,7 @@ export class Console {
     const content = isError ? (error ?? message) : "data" in message ? message.data : message;
     this.#keepingUp(() => {
       answers.querySelector(".pending")?.remove();
-      answers.append(h("li", { class: isError ? "bad" : "good" },
+      answers.append(h("div", { class: `answer ${isError ? "bad" : "good"}` },
         h("p", { class: "entry-head" }, h("span", { class: "arrow" }, "←"), h("strong", {}, told), h("time", {}, now())), body(content)));
     });
     if (status !== "partial") this.#waiting.delete(request_id);
@@ -273,13 +273,13 @@ export class Console {
 
   #entry(arrow, title, detail, content, kind) {
     const head = h("p", { class: "entry-head" }, h("span", { class: "arrow" }, arrow), h("strong", {}, title), h("span", { class: "detail" }, detail), h("time", {}, now()));
-    const entry = h("li", { class: `entry ${kind}` }, head, body(content));
+    const entry = h("div", { class: `entry ${kind}` }, head, body(content));
     this.#keepingUp(() => this.#log.append(entry));
     return entry;
   }
 
   #note(text, kind = "") {
-    this.#keepingUp(() => this.#log.append(h("li", { class: `entry note ${kind}` }, h("p", { class: "entry-head" }, h("span", {}, text), h("time", {}, now())))));
+    this.#keepingUp(() => this.#log.append(h("div", { class: `entry note ${kind}` }, h("p", { class: "entry-head" }, h("span", {}, text), h("time", {}, now())))));
   }
 
   /** Change the log. Who reads its end goes on doing so; who reads above is left alone. */

@@ -90,7 +90,7 @@ function actionCard(api, action, onTry) {
     block("Data", action.data, api, "None."),
     partial && block("Each part of the reply", partial, api, ""),
     block(partial ? "The end of the reply" : "Reply", action.reply("ok"), api, "Nothing."),
-    h("h4", {}, "Errors"),
+    h("h3", {}, "Errors"),
     h("dl", { class: "errors" }, action.errors.map(({ code, text }) => h("div", { class: "row" }, h("dt", {}, h("code", {}, code)), h("dd", {}, inline(text))))),
   ];
   const button = h("button", { type: "button", class: "try", onclick: () => onTry(action) }, "Try it", h("span", { class: "visually-hidden" }, `: ${action.name}`));
@@ -113,10 +113,10 @@ const badge = (text, kind = "") => h("span", { class: `badge ${kind}` }, text);
 function block(title, schema, api, nothing) {
   const found = schema === undefined ? undefined : api.resolve(schema);
   const isNothing = found === undefined || found.type === "null";
-  if (isNothing) return [h("h4", {}, title), h("p", { class: "hint" }, nothing || "Nothing.")];
+  if (isNothing) return [h("h3", {}, title), h("p", { class: "hint" }, nothing || "Nothing.")];
   const example = sample(api, schema);
   return [
-    h("h4", {}, title, " ", h("span", { class: "type" }, typeText(api, schema))),
+    h("h3", {}, title, " ", h("span", { class: "type" }, typeText(api, schema))),
     properties(api, schema),
     example !== null && typeof example === "object" && Object.keys(example).length > 0
       && h("details", { class: "example" }, h("summary", {}, "Example"), json(example)),
