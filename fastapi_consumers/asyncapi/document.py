@@ -3,6 +3,7 @@
 https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
+import importlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -50,6 +51,23 @@ def asyncapi_document(app: Any, settings: AsyncAPI | None = None) -> dict[str, A
     components = {"schemas": {**schemas.definitions, **SHARED}, "securitySchemes": schemes.found}
     document["components"] = {name: found for name, found in components.items() if found}
     return document
+
+
+def as_yaml(document: dict[str, Any]) -> str:
+    """A document as YAML. Raises ``ImportError`` without PyYAML, which the extra ``yaml`` brings."""
+    try:
+        yaml: Any = importlib.import_module("yaml")
+    except ImportError:
+        raise ImportError("YAML needs PyYAML. Install the extra: pip install 'fastapi-consumers[yaml]'") from None
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        """Says everything where it stands: an anchor helps nobody who reads it."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def routes_of(app: Any) -> list[RoutedConsumer]:

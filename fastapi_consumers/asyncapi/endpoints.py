@@ -1,7 +1,6 @@
 """Where browsers and tools find the documentation: the document, the page, and the files of the page."""
 
 import html
-import importlib
 import importlib.util
 import json
 import posixpath
@@ -18,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..runtime import Consumers
-from .document import asyncapi_document, routes_of
+from .document import as_yaml, asyncapi_document, routes_of
 from .settings import AsyncAPI
 
 #: The files of the pages, and what they are.
@@ -92,23 +91,6 @@ class Document:
 
     async def as_yaml(self, request: Request) -> Response:
         return _text(as_yaml(self._for(request)), "application/yaml")
-
-
-def as_yaml(document: dict[str, Any]) -> str:
-    """A document as YAML. Raises ``ImportError`` without PyYAML, which the extra ``yaml`` brings."""
-    try:
-        yaml: Any = importlib.import_module("yaml")
-    except ImportError:
-        raise ImportError("YAML needs PyYAML. Install the extra: pip install 'fastapi-consumers[yaml]'") from None
-
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
-        """Says everything where it stands: an anchor helps nobody who reads it."""
-
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
-    return text
 
 
 class _Page:

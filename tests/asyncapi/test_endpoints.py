@@ -15,7 +15,8 @@ from starlette.applications import Starlette
 
 from fastapi_consumers import ImproperlyConfigured, JSONConsumer, action, add_consumers, add_routes, path
 from fastapi_consumers.asyncapi import AsyncAPI, asyncapi_document
-from fastapi_consumers.asyncapi.endpoints import ASSETS, as_yaml
+from fastapi_consumers.asyncapi.document import as_yaml
+from fastapi_consumers.asyncapi.endpoints import ASSETS
 
 
 class Room(JSONConsumer):

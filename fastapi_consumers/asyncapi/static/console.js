@@ -265,6 +265,8 @@ export class Console {
       answers.querySelector(".pending")?.remove();
       answers.append(h("div", { class: `answer ${isError ? "bad" : "good"}` },
         h("p", { class: "entry-head" }, h("span", { class: "arrow" }, "←"), h("strong", {}, told), h("time", {}, now())), body(content)));
+      // A streaming reply may be endless.
+      while (answers.children.length > MAX_ENTRIES) answers.firstElementChild.remove();
     });
     if (status !== "partial") this.#waiting.delete(request_id);
   }

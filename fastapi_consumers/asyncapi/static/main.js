@@ -75,7 +75,7 @@ function serverUrl() {
 
 function showNav() {
   const items = api.channels.map((channel) => {
-    const item = h("a", { href: `#${encodeURIComponent(channel.key)}` },
+    const item = h("a", { href: hashOf(channel) },
       h("span", { class: "nav-title" }, channel.title), h("span", { class: "nav-address" }, channel.address));
     return h("li", { "data-words": words(channel) }, item);
   });
@@ -88,14 +88,16 @@ function showNav() {
   fill(nav, api.channels.length > 4 && filter, list);
 }
 
+const hashOf = (channel) => `#${encodeURIComponent(channel.key)}`;
+
 function words(channel) {
   const names = [...channel.actions.map(({ name }) => name), ...channel.events.map(({ title }) => title)];
   return [channel.key, channel.title, channel.address, ...channel.tags, ...names].join(" ").toLowerCase();
 }
 
 function showChannel({ focus = true } = {}) {
-  const key = decodeURIComponent(location.hash.slice(1));
-  const channel = api.channels.find((each) => each.key === key) ?? api.channels[0];
+  // Compared as it stands in the links: what a hash holds need not be decodable.
+  const channel = api.channels.find((each) => location.hash === hashOf(each)) ?? api.channels[0];
   if (!channel) {
     fill(main, h("h1", {}, "No channels"), h("p", { class: "lead" }, "The application routes no consumers."));
     return;
@@ -110,7 +112,7 @@ function showChannel({ focus = true } = {}) {
     client.choose(action);
   }));
   for (const link of nav.querySelectorAll("a")) {
-    const isCurrent = link.hash === `#${encodeURIComponent(channel.key)}`;
+    const isCurrent = link.getAttribute("href") === hashOf(channel);
     if (isCurrent) {
       link.setAttribute("aria-current", "page");
       link.scrollIntoView({ block: "nearest", inline: "nearest" });
