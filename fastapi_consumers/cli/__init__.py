@@ -10,6 +10,7 @@ exit code. Nothing else in the package imports this one.
 
 import click
 
+from .asyncapi import asyncapi
 from .commands import Commands
 from .connect import connect
 from .demo import demo
@@ -28,5 +29,5 @@ def cli() -> None:
     """
 
 
-for command in (connect, demo, publish, history, presence, routes, inspect):
+for command in (connect, demo, publish, history, presence, routes, inspect, asyncapi):
     cli.add_command(command)

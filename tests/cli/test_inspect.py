@@ -181,11 +181,11 @@ def test_what_a_command_needs_is_named_with_its_extra(call, monkeypatch, module,
 def test_without_arguments_it_tells_what_there_is(run):
     result = run()
     told = result.stdout + result.stderr
-    for name in ("connect", "demo", "publish", "history", "presence", "routes", "inspect"):
+    for name in ("connect", "demo", "publish", "history", "presence", "routes", "inspect", "asyncapi"):
         assert f"\n  {name} " in told
 
 
-@pytest.mark.parametrize("name", ["connect", "demo", "publish", "history", "presence", "routes", "inspect"])
+@pytest.mark.parametrize("name", ["connect", "demo", "publish", "history", "presence", "routes", "inspect", "asyncapi"])
 def test_each_command_explains_itself_and_its_options(call, name):
     result = call(name, "--help")
     assert result.code == 0
