@@ -85,6 +85,7 @@ __all__ = [
     "cron",
     "event",
     "event_model",
+    "every",
     "get_consumers",
     "path",
 ]

@@ -89,6 +89,10 @@ def add_consumers(
     language_cookie_key: str | None = None,
     translations: Sequence[str | os.PathLike[str] | Translations] = (),
     direct_writes: bool = True,
+    observers: Sequence[Observer] = (),
+    statistics: bool = False,
+    access_log: bool | Literal["actions"] = True,
+    drain_timeout: float | timedelta = DRAIN_TIMEOUT,
     asyncapi: AsyncAPI | bool | None = None,
     **limits: Any,
 ) -> Consumers:
@@ -138,6 +142,15 @@ def add_consumers(
         translations: folders with catalogs of your own, which come before the package's: paths, or ``Translations``.
         direct_writes: write frames straight to the server's transport where that is known to be the same as its
             ``send``, which it is under uvicorn on connections without compression. ``False``: always ``send``.
+        observers: instances of :class:`~fastapi_consumers.observing.Observer`, which are told what connections and
+            their consumers do, for metrics and traces; without any, no message pays for it.
+        statistics: count messages and bytes of each connection, for
+            :func:`~fastapi_consumers.facts.facts_of`; some observers switch it on too.
+        access_log: log a line for each connection when it has ended, to ``fastapi_consumers.access`` at level INFO;
+            ``"actions"``: one for each action too.
+        drain_timeout: seconds that the process takes at the most, once it is told to stop, to close its sockets: one
+            after another where others may take them over, each when what it asked for has been answered. 0: the server
+            closes all of them at once.
         asyncapi: where the AsyncAPI document and its page are, and what they say; ``False`` for neither. By default
             ``/asyncapi.json`` and ``/asyncapi``, unless FastAPI's own document is off (``openapi_url=None``).
         limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.
@@ -179,6 +192,7 @@ def add_consumers(
     drain_seconds = drain_timeout_of(drain_timeout, problems)
     check_count("max_connections_per_process", max_connections_per_process, problems)
     check_throttle_failure(throttle_failure, problems)
+    observing = observing_of(observers, statistics, access_log, problems)
     documentation = settings_of(asyncapi, app, problems)
     if chosen is not None:
         try:

@@ -42,6 +42,7 @@ def history_action(params: type[PageParams]) -> Action:
     async def history(consumer: Any, data: Any) -> Any:
         return await _history(consumer, data)
 
+    history.__doc__ = _history.__doc__
     history.__annotations__["data"] = model
     return _builtin("history", history)
 

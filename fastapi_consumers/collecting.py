@@ -85,6 +85,7 @@ def collect(declared: Declared) -> tuple[ConsumerOptions, list[Problem]]:
         events=MappingProxyType(_events(declared, problems)),
         handlers=MappingProxyType(_handlers(declared)),
         event_models=MappingProxyType(dict(get.event_models())),
+        schedules=MappingProxyType(scheduled_methods(declared, problems)),
         groups=get.groups(),
         history=get.history(),
         authentications=get.policies("authentication_classes", lambda entries: tuple(map(authentication_of, entries))),

@@ -118,6 +118,8 @@ class ConsumerOptions:
     handlers: Mapping[str, tuple[EventHandler, ...]] = field(default_factory=lambda: MappingProxyType({}))
     #: Event name to what the class declares of it in ``events``.
     event_models: Mapping[str, EventModel] = field(default_factory=lambda: MappingProxyType({}))
+    #: What runs by itself, by the name of its schedule.
+    schedules: Mapping[str, Scheduled] = field(default_factory=lambda: MappingProxyType({}))
     groups: tuple[GroupTemplate, ...] = ()
     #: How much of its groups' past is kept; ``None`` for nothing.
     history: History | None = None
@@ -161,6 +163,7 @@ class ConsumerOptions:
         lines += _rows("actions", [self._action_line(action) for action in self.actions.values()])
         lines += _rows("events", [f"{type} -> {method}()" for type, method in self.events.items()])
         lines += _rows("declared events", [repr(model) for model in self.event_models.values()])
+        lines += _rows("schedules", [f"{name} -> {each!r}" for name, each in self.schedules.items()])
         for name, functions in self.handlers.items():
             lines += _rows(f"on {name}", [getattr(function, "__qualname__", repr(function)) for function in functions])
         for label, policies in (

@@ -17,6 +17,7 @@ from .backends import HistoryBackend, ScheduleBackend, history_backend, presence
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
 from .declared_events import DeclaredEvents
+from .draining import DRAIN_TIMEOUT, Draining
 from .exceptions import ImproperlyConfigured, Problem
 from .health import Broker, BrokerEvent, F, Health
 from .histories import Histories

@@ -64,7 +64,7 @@ export function inline(text) {
 /** JSON, coloured by what its parts are. */
 export function json(value) {
   const short = JSON.stringify(value) ?? "";
-  const text = short.length <= 48 ? JSON.stringify(value, null, 1).replace(/\n\s*/g, " ") : JSON.stringify(value, null, 2);
+  const text = short.length <= 34 ? JSON.stringify(value, null, 1).replace(/\n\s*/g, " ") : JSON.stringify(value, null, 2);
   const token = /("(?:[^"\\]|\\.)*")(\s*:)?|\b(?:true|false|null)\b|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
   const parts = [];
   let end = 0;

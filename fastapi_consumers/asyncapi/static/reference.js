@@ -100,7 +100,7 @@ function actionCard(api, action, onTry) {
 function eventCard(api, { operation, messages, title }) {
   const payload = api.resolve(messages[0]?.payload);
   const data = payload.properties?.data ?? payload;
-  return card(title, [], operation.summary, [prose(operation.description), block("Data", data, api, "Anything.")]);
+  return card(title, [], operation.summary, [prose(operation.description), block("Data", data, api, "Anything.", operation.summary)]);
 }
 
 function noticeCard(api, message) {
@@ -110,24 +110,26 @@ function noticeCard(api, message) {
 
 const badge = (text, kind = "") => h("span", { class: `badge ${kind}` }, text);
 
-function block(title, schema, api, nothing) {
+/** `told` is the text above it, which the type's description may say once more. */
+function block(title, schema, api, nothing, told = "") {
   const found = schema === undefined ? undefined : api.resolve(schema);
   const isNothing = found === undefined || found.type === "null";
   if (isNothing) return [h("h3", {}, title), h("p", { class: "hint" }, nothing || "Nothing.")];
   const example = sample(api, schema);
   return [
     h("h3", {}, title, " ", h("span", { class: "type" }, typeText(api, schema))),
-    properties(api, schema),
+    properties(api, schema, 0, told),
     example !== null && typeof example === "object" && Object.keys(example).length > 0
       && h("details", { class: "example" }, h("summary", {}, "Example"), json(example)),
   ];
 }
 
 /** The properties of an object, or of the items of a list of them; deeper ones are shown when they are opened. */
-function properties(api, schema, depth = 0) {
+function properties(api, schema, depth = 0, told = "") {
   const found = inner(api, schema);
   const entries = Object.entries(found.properties ?? {});
-  const description = depth === 0 && found.description ? prose(found.description) : null;
+  const isNew = depth === 0 && found.description && !(told && found.description.startsWith(told));
+  const description = isNew ? prose(found.description) : null;
   if (!entries.length) return [description, facts(found)];
   const required = found.required ?? [];
   return [description, h("ul", { class: "properties" }, entries.map(([name, property]) => {
