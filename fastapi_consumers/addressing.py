@@ -18,8 +18,8 @@ from .types import CloseCode, check_close_code, close_reason
 MAX_COALESCE_KEY = 255
 
 GROUP, USER, TOKEN, PROCESS = "group:", "user:", "token:", "process:"
-#: What processes tell each other of their schedules; nobody else is subscribed to it.
-SCHEDULES = "schedules:"
+#: What all processes receive: questions to them.
+CONTROL = "control:"
 
 
 class Addressed(NamedTuple):

@@ -304,6 +304,8 @@ def _json_of(packet: Packet) -> Any:
 
 
 def _frame_of(packet: Packet) -> Frame:
+    if packet.kind not in ("text", "bytes"):
+        raise BadPacket(f"a packet of the kind {packet.kind!r} is nothing for members")
     try:
         if packet.kind == "text":
             packet.data.decode()

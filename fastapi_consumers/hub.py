@@ -7,7 +7,7 @@ outbox a frame that is made once per framer. Members of one topic get everything
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import count
 
 from .addressing import GROUP, PROCESS, for_channel
@@ -101,6 +101,8 @@ class Hub:
         self._numbers = count(1)
         self._topics: dict[str, _Topic] = {}
         self._channels: dict[str, Member] = {}
+        #: Topics that are no members' but this process's own.
+        self._listeners: dict[str, Callable[[Packet], None]] = {}
         self.broker = broker if broker is not None else Broker()
         #: Packets of other processes that could not be read.
         self.bad_packets = 0
@@ -124,6 +126,10 @@ class Hub:
     def register(self, member: Member) -> None:
         """Make the member's channel reachable."""
         self._channels[member.channel] = member
+
+    def listen(self, topic: str, take: Callable[[Packet], None]) -> None:
+        """Have ``take`` called with the packets of a topic that has no members. It does not raise."""
+        self._listeners[topic] = take
 
     def find(self, channel: str) -> Member | None:
         """The member of this channel, if it is in this process."""
@@ -321,6 +327,8 @@ class Hub:
                 return
             found = self._topics.get(topic)
             if found is None:
+                if topic in self._listeners:
+                    self._listeners[topic](packet)
                 return
             group = topic[len(GROUP) :] if topic.startswith(GROUP) else None
             if position is None:

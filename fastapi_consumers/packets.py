@@ -11,7 +11,7 @@ feed. Stores that publish write it too.
 """
 
 import re
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from pydantic_core import from_json
 
@@ -21,9 +21,10 @@ from .messages import Position
 VERSION = b"1"
 
 #: event: an event for the members; notice: one of the framework's own, its fields as data; text, bytes: a frame relayed
-#: as it is; message: a channel layer message for the members' event methods; close: close the members' sockets.
-Kind = Literal["event", "notice", "text", "bytes", "message", "close"]
-KINDS = frozenset({"event", "notice", "text", "bytes", "message", "close"})
+#: as it is; message: a channel layer message for the members' event methods; close: close the members' sockets; ask and
+#: answer: what processes want to know of each other, see :mod:`.asking`.
+Kind = Literal["event", "notice", "text", "bytes", "message", "close", "ask", "answer"]
+KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 #: Fields of a header that are always there, and those that are known.
 FIELDS, KNOWN_FIELDS = 5, 6

@@ -13,7 +13,8 @@ from typing import Any
 from .actions import Action
 from .addressing import GROUP
 from .admission import Admission
-from .backends import HistoryBackend, ScheduleBackend, history_backend, presence_store, schedule_backend
+from .asking import Asking
+from .backends import HistoryBackend, history_backend, presence_store
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
 from .declared_events import DeclaredEvents
@@ -34,8 +35,7 @@ from .options import ConsumerOptions
 from .outreach import Outreach
 from .plan import Defaults, Plan
 from .presence import PresenceStore
-from .schedules import F as Function
-from .schedules import Schedules
+from .reporting import answerers
 from .throttling import Buckets, Rate, RedisBuckets, TokenBuckets
 from .transports import MemoryTransport, Transport
 from .types import CloseCode, Send
@@ -88,6 +88,8 @@ class Consumers(Outreach):
         self.connections: set[Any] = set()
         #: Overflow policy to how many events it dropped in this process; ``disconnect``: how many sockets it closed.
         self.overflows: Counter[str] = Counter()
+        #: What those connections had sent and dropped that have ended, so that sums over all never go down.
+        self.past: Counter[str] = Counter()
         self._transport = transport if transport is not None else MemoryTransport()
         #: Which groups have a history, and where it is kept.
         self.histories = Histories()
@@ -105,6 +107,7 @@ class Consumers(Outreach):
         self.draining = self._new_draining()
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
+        self.asking = self._new_asking()
         self.layer = ChannelLayer(self._ready_hub)
         self._plans: dict[type[Any], Plan] = {}
         #: The event loop that it is open in, and the one that it is being opened in with the task that does so.
@@ -161,6 +164,7 @@ class Consumers(Outreach):
         try:
             await self.hub.open()
             await self.membership.open()
+            await self.asking.open()
             await self.prepare_history()
             if self._shared_buckets is not None:
                 await self._shared_buckets.open()
@@ -192,10 +196,17 @@ class Consumers(Outreach):
         spreads = self._transport.is_distributed
         return Draining(self.connections, self._drain_timeout, spreads=spreads, beside=self.schedules.stop)
 
+    def _new_asking(self) -> Asking:
+        asking = Asking(self.hub)
+        for question, answerer in answerers(self).items():
+            asking.answer(question, answerer)
+        return asking
+
     def _renew(self) -> None:
         self.draining.close()
         self.hub = self._new_hub()
         self.membership = Membership(self.hub, self._presence)
+        self.asking = self._new_asking()
         self.watch, self.connections = Watch(), set()
         self.draining = self._new_draining()
         self.admission = self._new_admission()
@@ -306,6 +317,7 @@ class Consumers(Outreach):
         self.deadlines.close()
         if self._shared_buckets is not None:
             await self._shared_buckets.close()
+        await self.asking.close()
         try:
             await self.membership.close()
         finally:
@@ -333,6 +345,11 @@ class Consumers(Outreach):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """Those that have been made so far."""
+        return tuple(self._plans.values())
 
     def plan(self, cls: type[Any]) -> Plan:
         """Everything decided for one class. Raises ``ImproperlyConfigured`` for annotations that do not resolve."""

@@ -64,6 +64,12 @@ class TokenBuckets:
         self._full_at[key] = full_at
         return 0.0
 
+    def forget(self, key: Hashable, rates: tuple[Rate, ...]) -> bool:
+        """Have the buckets under ``key`` full again. Whether one of them was not."""
+        buckets = [key] if len(rates) == 1 else [(key, index) for index in range(len(rates))]
+        now = self._clock()
+        return max(self._full_at.pop(bucket, now) for bucket in buckets) > now
+
     def _hit_all(self, key: Hashable, rates: tuple[Rate, ...], cost: float, now: float) -> float:
         if is_too_much(cost, rates):
             return math.inf

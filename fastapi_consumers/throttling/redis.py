@@ -149,6 +149,15 @@ class RedisBuckets:
             return 0.0
         raise BrokerUnavailable(_("Rate limits cannot be checked at the moment."), code="limiter_unavailable")
 
+    async def forget(self, key: Hashable, rates: tuple[Rate, ...]) -> bool:
+        """Have the buckets under ``key`` full again, here too. Whether one of them was not.
+
+        Raises ``BrokerUnavailable`` while the server is away, and ``TypeError`` as :meth:`hit` does.
+        """
+        was_local = self.local.forget(key, rates)
+        removed = await self.client.execute("DEL", self._name(key, several=len(rates) > 1))
+        return was_local or bool(removed)
+
     def _is_time_to_ask(self) -> bool:
         assert self._ask_at is not None
         now = time.monotonic()

@@ -28,6 +28,15 @@ class Transport(ABC):
     #: opened it may do that without it, and without making bytes of it.
     is_direct: bool = False
 
+    #: Largest packet that it carries, in bytes; ``None`` if no limit is known.
+    max_packet: int | None = None
+    #: Whether ``count_subscribers`` can tell.
+    counts_subscribers: bool = False
+
+    async def count_subscribers(self, topic: str) -> int | None:
+        """How many processes are subscribed to a topic at this moment; ``None`` if there is no way to know."""
+        return None
+
     def channel_of(self, topic: str) -> bytes | None:
         """What the topic is called at the server, for a store there that publishes by itself; ``None`` if none can."""
         return None

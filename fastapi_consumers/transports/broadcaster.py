@@ -85,6 +85,7 @@ class BroadcasterTransport(Transport):
         if type(backend_of(self._broadcast)).__name__ in _REDIS:
             raise ImproperlyConfigured("The Broadcast", [_REDIS_PROBLEM])
         self._max_message = traits_of(self._broadcast).max_message
+        self.max_packet = self._max_message // 4 * 3 if self._max_message is not None else None
         self._prefix = prefix
         self._timeout = broker_timeout
         self.name = name

@@ -48,6 +48,7 @@ class RedisTransport(Transport):
     """
 
     is_distributed = True
+    counts_subscribers = True
 
     def __init__(self, url: str | RedisClient, *, prefix: str | None = None, broker_timeout: float = 1.0) -> None:
         self.client = url if isinstance(url, RedisClient) else RedisClient(url, timeout=broker_timeout)
@@ -171,6 +172,12 @@ class RedisTransport(Transport):
         subscription = self._topics.get(topic)
         if subscription is not None:
             self._withdraw(subscription)
+
+    async def count_subscribers(self, topic: str) -> int | None:
+        channel = self._channel(topic)
+        kind = "SHARDNUMSUB" if self.client.is_sharded else "NUMSUB"
+        found = await self.client.execute("PUBSUB", kind, channel, key=channel)
+        return int(found[1])
 
     def channel_of(self, topic: str) -> bytes | None:
         # A script runs where its keys are, and in a cluster it cannot publish to another slot.
