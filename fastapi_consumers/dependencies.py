@@ -69,6 +69,28 @@ class Dependencies:
         return cls.of_parameters(parameters)
 
     @classmethod
+    def of_guards(cls, dependencies: Sequence[Any]) -> "Dependencies":
+        """For ``dependencies=[…]`` that guard HTTP endpoints and a socket alike: all of them see a ``Request``.
+
+        Raises ``TypeError`` for an entry that is no ``Depends``, and for one that wants a body or a ``WebSocket``.
+        """
+        for depends in dependencies:
+            if not isinstance(depends, params.Depends) or depends.dependency is None:
+                raise TypeError(f"{depends!r} is not a dependency; write Depends(require_admin)")
+        dependant = _dependant(
+            inspect.Parameter(f"dependency_{index}", inspect.Parameter.KEYWORD_ONLY, default=depends)
+            for index, depends in enumerate(dependencies)
+        )
+        _refuse_body(dependant)
+        for name, kind in _takers(dependant):
+            if kind == "WebSocket":
+                raise TypeError(
+                    f"{name} takes a WebSocket, which HTTP endpoints have not; let it take a "
+                    "starlette.requests.HTTPConnection"
+                )
+        return cls(dependant, makes_request=True)
+
+    @classmethod
     def of_handshake(cls, call: Callable[..., Any]) -> "Dependencies":
         """For one dependency, solved as ``result`` before the socket is accepted; it may take a ``Request``.
 

@@ -22,7 +22,6 @@ from .exceptions import InvalidData, NotFound
 from .identity import client_address, user_id
 from .plan import Plan
 from .stepping import settled
-from .texts import gettext_lazy as _
 from .throttling import BaseThrottle
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ class _Reports:
         """``logger`` and ``level``. Loggers of others, and names that no module has, are refused."""
         name, level = _text(arguments, "logger"), arguments.get("level")
         if name != LOGGER and name not in _own_loggers():
-            raise NotFound(_("There is no logger of this name."))
+            raise NotFound
         if level not in LEVELS:
             raise InvalidData
         logging.getLogger(name).setLevel(str(level))

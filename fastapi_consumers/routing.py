@@ -201,7 +201,7 @@ def add_routes(router: APIRouter, channel_routes: Sequence[ChannelRoute]) -> Non
     if problems:
         raise ImproperlyConfigured("add_routes()", problems)
     for route in channel_routes:
-        endpoint = _endpoint(_app_of(route, route.dependencies))
+        endpoint = endpoint_of(ConsumerApp(route.consumer_class, _compiled(route.dependencies)))
         router.add_api_websocket_route(route.path, endpoint, name=route.name)
 
 
@@ -210,7 +210,9 @@ def _app_of(route: ChannelRoute, dependencies: Sequence[Any]) -> ConsumerApp:
     return ConsumerApp(route.consumer_class, compiled, tags=route.tags, include_in_schema=route.include_in_schema)
 
 
-def _endpoint(app: ConsumerApp) -> Callable[[WebSocket], Any]:
+def endpoint_of(app: ConsumerApp) -> Callable[[WebSocket], Any]:
+    """A WebSocket endpoint that runs the consumer, for a router."""
+
     async def endpoint(websocket: WebSocket) -> None:
         # A dependency of the router may have accepted the socket.
         await run(

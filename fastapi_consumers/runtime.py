@@ -347,6 +347,11 @@ class Consumers(Outreach):
         await self.close()
 
     @property
+    def presence_store(self) -> PresenceStore | None:
+        """Where it is kept who is present; ``None`` if nothing that processes share can serve."""
+        return self._presence
+
+    @property
     def plans(self) -> tuple[Plan, ...]:
         """Those that have been made so far."""
         return tuple(self._plans.values())

@@ -1,0 +1,117 @@
+"""What an application is made of, for people: routes with their consumers, and the settings in force.
+
+Without secrets. URLs come without passwords, and of a policy that somebody else wrote only its name is told, since what
+its ``repr`` holds is not known.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ..options import Limits
+from ..permissions import BasePermission
+from ..plan import ActionPlan, Plan
+from ..routing import routed_consumers
+from ..runtime import Consumers
+from .models import ActionItem, RouteItem, Settings
+
+PACKAGE = "fastapi_consumers"
+_NAME = re.compile(r"[\w.<>]+")
+
+
+def routes_of(app: Any, consumers: Consumers) -> list[RouteItem]:
+    """The consumers that an application routes."""
+    return [_route(each.path, each.name, consumers.plan(each.consumer_class)) for each in routed_consumers(app)]
+
+
+def _route(path: str, name: str, plan: Plan) -> RouteItem:
+    options = plan.options
+    return RouteItem(
+        path=path,
+        name=name,
+        consumer=options.name,
+        module=options.module,
+        line=options.line,
+        groups=[template.text for template in options.groups],
+        actions=[_action(wire_name, action) for wire_name, action in plan.actions.items()],
+        authentication=names_of(plan.authentications),
+        permissions=names_of(plan.permissions),
+        throttles=names_of(plan.throttles),
+        connection_throttles=names_of(plan.connection_throttles),
+        pagination=name_of(plan.pagination) if plan.pagination is not None else None,
+        history=repr(options.history) if options.history is not None else None,
+        presence=repr(options.presence) if options.presence is not None else None,
+        limits=_limits(plan.limits),
+    )
+
+
+def _action(name: str, plan: ActionPlan) -> ActionItem:
+    action = plan.action
+    return ActionItem(
+        name=name,
+        method=action.method,
+        streams=bool(action.stream),
+        concurrent=action.concurrent,
+        timeout=action.timeout,
+        deprecated=action.deprecated,
+        enabled=action.enabled,
+        permissions=names_of(plan.permissions),
+        throttles=names_of(plan.throttles),
+    )
+
+
+def settings_of(consumers: Consumers) -> Settings:
+    """What this process runs with."""
+    defaults, hub = consumers.defaults, consumers.hub
+    streams = hub.streams
+    try:
+        release = version("fastapi-consumers")
+    except PackageNotFoundError:
+        release = "unknown"
+    return Settings(
+        version=release,
+        process=hub.process,
+        transport=name_of(hub.transport),
+        is_distributed=hub.transport.is_distributed,
+        history=name_of(streams.store) if streams is not None else None,
+        presence=name_of(consumers.presence_store) if consumers.presence_store is not None else None,
+        limiter=name_of(consumers.buckets),
+        authentication=names_of(defaults.authentications),
+        permissions=names_of(defaults.permissions),
+        throttles=names_of(defaults.throttles),
+        connection_throttles=names_of(defaults.connection_throttles),
+        pagination=name_of(defaults.pagination) if defaults.pagination is not None else None,
+        allowed_origins=list(defaults.allowed_origins) if defaults.allowed_origins is not None else None,
+        accept_refused=defaults.accept_refused,
+        trusted_proxies=defaults.trusted_proxies is not None,
+        languages=sorted(defaults.localization.languages),
+        limits=_limits(defaults.limits),
+    )
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    return {field.name: getattr(limits, field.name) for field in dataclasses.fields(limits)}
+
+
+def names_of(things: Iterable[Any]) -> list[str]:
+    return [name_of(thing) for thing in things]
+
+
+def name_of(thing: Any) -> str:
+    """Our own things as they describe themselves, those of others by the name of their class."""
+    kind = type(thing)
+    operands = getattr(thing, "operands", None)
+    if isinstance(operands, tuple) and _is_ours(kind.__module__):
+        names = names_of(operands)
+        return f"~{names[0]}" if len(names) == 1 else f"({getattr(thing, '_sign', ', ').join(names)})"
+    if not _is_ours(getattr(kind.__repr__, "__module__", None)):
+        return kind.__qualname__
+    if isinstance(thing, BasePermission) and not _NAME.fullmatch(repr(thing)):
+        return "a callable"  # Such as a partial, whose text holds its arguments.
+    return repr(thing)
+
+
+def _is_ours(module: Any) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] == PACKAGE

@@ -1,0 +1,190 @@
+"""The endpoints of the API. None of them guards itself: the router that they are put on does."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from ..exceptions import InvalidData
+from ..finding import get_consumers
+from ..groups import check_group
+from ..runtime import Consumers
+from . import models
+from .describing import routes_of, settings_of
+from .gathering import MAX_PAGE, Gathering
+
+App = Annotated[Consumers, Depends(get_consumers)]
+Group = Annotated[str, Path(min_length=1, max_length=255)]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+Cursor = Annotated[str | None, Query(max_length=2048)]
+Text = Annotated[str | None, Query(max_length=255)]
+
+
+class Endpoints:
+    """The endpoints, with what the router was told.
+
+    Args:
+        timeout: seconds that other processes have to answer.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+
+    def add_to(self, router: APIRouter) -> None:
+        """Put them on a router, which has its dependencies by now."""
+
+        def add(method: str, path: str, endpoint: Any, model: Any, *errors: int, **options: Any) -> None:
+            told: dict[int | str, Any] = {status: {"model": models.ErrorAnswer} for status in (401, 403, *errors)}
+            router.add_api_route(path, endpoint, methods=[method], response_model=model, responses=told, **options)
+
+        add("GET", "/routes", self.routes, models.RouteList)
+        add("GET", "/settings", self.settings, models.Settings)
+        add("GET", "/processes", self.processes, models.ProcessList)
+        add("GET", "/numbers", self.numbers, models.Numbers)
+        add("GET", "/connections", self.connections, models.ConnectionPage, 422)
+        add("GET", "/groups", self.groups, models.GroupPage, 422)
+        add("GET", "/groups/{group:path}", self.group, models.GroupDetail, 400, 503)
+        add("GET", "/presence/{group:path}", self.presence, models.PresenceAnswer, 400, 503)
+        add("GET", "/history/{group:path}", self.history, models.HistoryPage, 400, 404, 503)
+        add("DELETE", "/history/{group:path}", self.purge, None, 400, 404, 503, status_code=204)
+        add("POST", "/events", self.broadcast, models.BroadcastAnswer, 400, 413, 422, 503)
+        add("POST", "/disconnect", self.disconnect, None, 400, 422, 503, status_code=202)
+        add("GET", "/log-level", self.log_level, models.LogLevels)
+        add("PUT", "/log-level", self.set_log_level, models.LogLevels, 404, 422)
+        add("POST", "/throttles/reset", self.reset_throttles, models.ThrottleResetAnswer, 422)
+
+    async def routes(self, request: Request, consumers: App) -> models.RouteList:
+        """The consumers that are routed, with the policies and limits in force for each."""
+        return models.RouteList(results=routes_of(request.app, consumers))
+
+    async def settings(self, consumers: App) -> models.Settings:
+        """What this process runs with, without secrets."""
+        return settings_of(consumers)
+
+    async def processes(self, consumers: App) -> models.ProcessList:
+        """The processes of the application, and how each is."""
+        return await Gathering(consumers, self.timeout).processes()
+
+    async def numbers(self, consumers: App) -> models.Numbers:
+        """Connections, groups and messages of all processes in a few sums."""
+        return await Gathering(consumers, self.timeout).numbers()
+
+    async def connections(
+        self,
+        consumers: App,
+        order: models.ConnectionOrder = "newest",
+        limit: Limit = 50,
+        cursor: Cursor = None,
+        group: Text = None,
+        user: Text = None,
+        address: Text = None,
+        consumer: Text = None,
+        channel: Text = None,
+        search: Text = None,
+    ) -> models.ConnectionPage:
+        """Open sockets of all processes. ``search`` looks into user, address, path, channel and groups."""
+        filters = {"group": group, "user": user, "address": address, "consumer": consumer, "channel": channel}
+        gathering = Gathering(consumers, self.timeout)
+        return await gathering.connections(order=order, limit=limit, cursor=cursor, search=search, **filters)
+
+    async def groups(
+        self,
+        consumers: App,
+        order: models.GroupOrder = "name",
+        limit: Limit = 50,
+        cursor: Cursor = None,
+        search: Text = None,
+    ) -> models.GroupPage:
+        """Groups that have connections. With ``order=size`` the largest, on one page."""
+        gathering = Gathering(consumers, self.timeout)
+        return await gathering.groups(order=order, limit=limit, cursor=cursor, search=search)
+
+    async def group(self, group: Group, consumers: App) -> models.GroupDetail:
+        """How many connections a group has, and where its history stands."""
+        count, processes = await Gathering(consumers, self.timeout).count(check_group(group))
+        history = consumers.histories.of(group)
+        position = None
+        if history is not None:
+            # Read, and not asked for, which would begin a history where there is none.
+            found = await consumers.history(group).read(limit=1, newest_first=True)
+            position = models.Position(epoch=found.epoch, offset=found.top) if found.epoch else None
+        return models.GroupDetail(
+            name=group,
+            connections=count,
+            history=repr(history) if history is not None else None,
+            position=position,
+            processes=processes,
+        )
+
+    async def presence(self, group: Group, consumers: App, count_only: bool = False) -> models.PresenceAnswer:
+        """Who is in a group."""
+        found = await consumers.get_presence(group, count_only=count_only)
+        return models.PresenceAnswer(group=group, count=found["count"], members=found.get("members", {}))
+
+    async def history(
+        self, group: Group, consumers: App, limit: Limit = 50, before: Annotated[int | None, Query(ge=1)] = None
+    ) -> models.HistoryPage:
+        """What a group's history keeps, the newest first."""
+        return await read_history(consumers, group, limit, before)
+
+    async def purge(self, group: Group, consumers: App) -> Response:
+        """Forget a group's history. Its next event begins a new epoch."""
+        await consumers.history(group).purge()
+        return Response(status_code=204)
+
+    async def broadcast(self, told: models.Broadcast, consumers: App) -> models.BroadcastAnswer:
+        """Send an event to all members of a group."""
+        return await broadcast(consumers, told)
+
+    async def disconnect(self, told: models.Disconnect, consumers: App) -> Response:
+        """Close a connection, all of a user, or all of a group. They are told so, and closed a moment later."""
+        await disconnect(consumers, told)
+        return Response(status_code=202)
+
+    async def log_level(self, consumers: App) -> models.LogLevels:
+        """The levels of our loggers in each process."""
+        return await Gathering(consumers, self.timeout).log_levels()
+
+    async def set_log_level(self, told: models.LogLevel, consumers: App) -> models.LogLevels:
+        """Set the level of one of our loggers in all processes, until they end."""
+        return await Gathering(consumers, self.timeout).log_levels(told.logger, told.level)
+
+    async def reset_throttles(self, told: models.ThrottleReset, consumers: App) -> models.ThrottleResetAnswer:
+        """Forget what throttles counted of a user or an address, in all processes."""
+        return await Gathering(consumers, self.timeout).reset_throttles(told.user, told.address)
+
+
+# What the page does too.
+
+
+async def read_history(consumers: Consumers, group: str, limit: int, before: int | None) -> models.HistoryPage:
+    """Events of a group, the newest first. Raises ``InvalidGroup``, ``NotFound``, ``HistoryUnavailable``."""
+    found = await consumers.history(group).read(before=before, limit=limit, newest_first=True)
+    results = [
+        models.HistoryItem(event=each.event, data=each.data, offset=each.offset, at=each.at) for each in found.events
+    ]
+    following = results[-1].offset if len(results) == limit and results[-1].offset > 1 else None
+    return models.HistoryPage(group=group, epoch=found.epoch, top=found.top, results=results, next=following)
+
+
+async def broadcast(consumers: Consumers, told: models.Broadcast) -> models.BroadcastAnswer:
+    """Raises as ``Consumers.broadcast`` does; ``InvalidData`` for an idempotency key that is of no use."""
+    try:
+        position = await consumers.broadcast(
+            told.group, told.event, told.data, idempotency_key=told.idempotency_key, coalesce_key=told.coalesce_key
+        )
+    except ValueError as error:
+        raise InvalidData(
+            details=[{"loc": ["idempotency_key"], "type": "value_error", "message": str(error)}]
+        ) from None
+    found = models.Position(epoch=position.epoch, offset=position.offset) if position is not None else None
+    return models.BroadcastAnswer(position=found)
+
+
+async def disconnect(consumers: Consumers, told: models.Disconnect) -> None:
+    """Raises ``InvalidGroup``, ``BrokerUnavailable``, and ``InvalidData`` for a code that may not be sent."""
+    try:
+        await consumers.disconnect(
+            user=told.user, channel=told.channel, group=told.group, code=told.code, reason=told.reason
+        )
+    except ValueError as error:
+        raise InvalidData(details=[{"loc": ["code"], "type": "value_error", "message": str(error)}]) from None

@@ -1,0 +1,53 @@
+"""The application of these tests in a process of its own, over the server that ``BROKER_URL`` names.
+
+Run as a script with the file descriptor of a listening socket and uvicorn's options as JSON. Without ``ADMIN`` in its
+environment it has no admin router, and answers those of others all the same.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # At the end of the path, so that an installed wheel of the package comes before its source.
+    sys.path.append(str(Path(__file__).resolve().parent.parent.parent))
+
+from fastapi import Depends, FastAPI
+from starlette.requests import HTTPConnection
+
+from fastapi_consumers import GroupConsumer, NotAuthenticated, action, add_consumers, path
+from fastapi_consumers.admin import admin_router
+
+
+class Room(GroupConsumer):
+    groups = ["room.{room}"]
+
+    @action(throttle_classes=["1/hour"])
+    async def say(self, text: str) -> None:
+        await self.broadcast("said", text)
+
+
+async def require_key(connection: HTTPConnection) -> None:
+    if connection.query_params.get("key") != "open":
+        raise NotAuthenticated
+
+
+app = FastAPI()
+consumers = add_consumers(
+    app, [path("/room/{room}", Room)], url=os.environ.get("BROKER_URL", "memory://"), allowed_origins=["*"]
+)
+if "ADMIN" in os.environ:
+    app.include_router(admin_router(dependencies=[Depends(require_key)], timeout=float(os.environ["ADMIN"])))
+
+
+@app.get("/state")
+async def state() -> dict[str, Any]:
+    return {"pid": os.getpid()}
+
+
+if __name__ == "__main__":
+    from tests.server import app as other
+
+    other.app = app
+    other.main()

@@ -1,0 +1,370 @@
+"""The admin API over HTTP, in one process: what it tells, what it does, whom it lets in."""
+
+import asyncio
+import functools
+import logging
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+
+from fastapi_consumers import GroupConsumer, ImproperlyConfigured, add_consumers, path
+from fastapi_consumers.admin import admin_router
+from fastapi_consumers.admin.describing import routes_of, settings_of
+from fastapi_consumers.permissions import AllowAny, IsAuthenticated
+from tests.admin.conftest import KEY, Secretive, make_app, require_key
+
+ALONE = {"errors": {}, "missing": [], "silent": 0}
+
+
+def endpoints():
+    """Method and path of each HTTP route of the router."""
+    router = admin_router(dependencies=[Depends(require_key)])
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    assert len(routes) >= 14
+    return [(method, route.path) for route in routes for method in sorted(route.methods)]
+
+
+# -- who may come in -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "where"), endpoints())
+async def test_no_route_can_be_reached_without_access(house, method, where):
+    url = where.replace("{group:path}", "room.a").replace("{name}", "page.js")
+    body = {"json": {}} if method in ("POST", "PUT") else {}
+    assert (await house.client.request(method, url, **body)).status_code == 401
+    assert (await house.client.request(method, url, headers={"x-key": "wrong"}, **body)).status_code == 403
+    assert (await house.client.request(method, url, headers=KEY, **body)).status_code not in (401, 403)
+
+
+@pytest.mark.parametrize(("method", "where"), [pair for pair in endpoints() if pair[0] != "GET"])
+async def test_pages_of_other_origins_cannot_change_anything(house, method, where):
+    url = where.replace("{group:path}", "log.a")
+    answer = await house.client.request(method, url, headers={**KEY, "origin": "https://evil.example"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
+    own = await house.client.request(method, url, headers={**KEY, "origin": "http://testserver"})
+    assert own.status_code != 403
+
+
+async def takes_socket(websocket: WebSocket) -> None: ...
+
+
+async def takes_body(data: dict) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({}, "admin-without-access"),
+        ({"dependencies": []}, "admin-without-access"),
+        ({"dependencies": None}, "admin-without-access"),
+        ({"dependencies": "x"}, "admin-without-access"),
+        ({"dependencies": [require_key]}, "bad-dependencies"),
+        ({"dependencies": [Depends()]}, "bad-dependencies"),
+        ({"dependencies": [Depends(takes_socket)]}, "bad-dependencies"),
+        ({"dependencies": [Depends(takes_body)]}, "bad-dependencies"),
+        ({"dependencies": [Depends(require_key)], "timeout": 0}, "bad-timeout"),
+        ({"dependencies": [Depends(require_key)], "timeout": "1"}, "bad-timeout"),
+    ],
+)
+def test_a_router_without_access_is_refused(options, code):
+    with pytest.raises(ImproperlyConfigured) as caught:
+        admin_router(**options)
+    assert [problem.code for problem in caught.value.problems] == [code]
+
+
+async def test_security_schemes_of_fastapi_will_do():
+    app = FastAPI()
+    add_consumers(app)
+    app.include_router(admin_router(dependencies=[Depends(HTTPBearer())]), prefix="/ops")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/ops/admin/settings")).status_code in (401, 403)
+        answer = await client.get("/ops/admin/settings", headers={"authorization": "Bearer x"})
+    assert answer.json()["transport"] == "MemoryTransport"
+
+
+def test_the_document_has_a_model_for_every_answer():
+    document = make_app().openapi()
+    found = {(method, where): each for where, item in document["paths"].items() for method, each in item.items()}
+    assert {(method.lower(), where.replace(":path", "")) for method, where in endpoints()} >= set(found)
+    for (method, where), each in found.items():
+        success = each["responses"].get("200")
+        if success is not None:
+            assert "$ref" in success["content"]["application/json"]["schema"], (method, where)
+        assert each["responses"]["401"]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorAnswer")
+        assert each["tags"] == ["admin"]
+
+
+# -- what it tells -------------------------------------------------------------------------------------------------
+
+
+async def test_routes_show_what_is_in_force(house):
+    room, log = (await house.get("/routes"))["results"][:2]
+    assert (room["path"], room["name"], room["consumer"], room["groups"]) == (
+        "/room/{room}", "room", "Room", ["room.{room}"],
+    )  # fmt: skip
+    actions = {each["name"]: each for each in room["actions"]}
+    assert {"say", "old", "cancel", "presence"} <= set(actions)
+    assert actions["say"]["throttles"] == ["UserRateThrottle('1/hour')"]
+    assert (actions["old"]["method"], actions["old"]["deprecated"], actions["old"]["timeout"]) == ("older", True, 5)
+    assert room["presence"] == "Presence(ttl=60, grace=10)"
+    assert room["limits"]["max_inbox"] == 128
+    assert log["history"].startswith("History(size=10")
+
+
+async def test_what_others_wrote_is_told_by_its_name_alone(house):
+    def has_key(key, consumer, action=None):
+        return True
+
+    class Vault(GroupConsumer):
+        groups = ["vault"]
+        permission_classes = [(IsAuthenticated & ~Secretive) | AllowAny, functools.partial(has_key, "hush")]
+
+    app = FastAPI()
+    add_consumers(app, [path("/vault", Vault)], permission_classes=[Secretive])
+    [vault] = routes_of(app, app.state.consumers)
+    assert vault.permissions == ["((IsAuthenticated & ~Secretive) | AllowAny)", "a callable"]
+    assert settings_of(app.state.consumers).permissions == ["Secretive"]
+
+
+async def test_settings_hold_no_secrets():
+    app = FastAPI()
+    add_consumers(app, url="redis://somebody:pa55w0rd@localhost:6379/0", allowed_origins=["https://example.com"])
+    app.include_router(admin_router(dependencies=[Depends(require_key)]))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/admin/settings", headers=KEY)
+    assert "pa55w0rd" not in answer.text
+    found = answer.json()
+    assert "localhost:6379" in found["transport"]
+    assert found["is_distributed"] is True
+    assert found["history"].startswith("RedisHistoryStore")
+    assert found["allowed_origins"] == ["https://example.com"]
+    assert found["limits"]["max_outbox"] == 256
+
+
+async def test_processes(house):
+    await house.enter("/room/a")
+    [process] = (found := await house.get("/processes"))["results"]
+    assert found["processes"] == {"answered": [process["process"]], **ALONE}
+    assert process["consumers"] == {"Room": 1}
+    assert (process["health"]["healthy"], process["health"]["connections"]) == (True, 1)
+    assert datetime.fromisoformat(process["opened_at"]) <= datetime.now(UTC)
+    assert process["uptime"] >= 0
+
+
+async def test_numbers_only_rise_where_they_should(house):
+    socket = await house.enter("/room/a")
+    await socket.call("say", {"text": "x"}, timeout=20)
+    before = await house.get("/numbers")
+    assert (before["connections"], before["groups"], before["processes"]) == (1, 1, 1)
+    assert before["sent"] >= 2
+    await socket.disconnect(timeout=20)
+    after = await house.get("/numbers")
+    assert (after["connections"], after["groups"]) == (0, 0)
+    assert after["sent"] >= before["sent"]
+
+
+async def test_connections_are_listed_filtered_and_paged(house):
+    for number in range(5):
+        await house.enter(f"/room/{'ab'[number % 2]}?name=user{number}", client=(f"10.0.0.{number}", 1))
+    await house.enter("/log/x", client=("192.0.2.7", 1))
+    everyone = await house.get("/connections")
+    assert (everyone["total"], len(everyone["results"]), everyone["next"]) == (6, 6, None)
+    newest = everyone["results"][0]
+    assert (newest["consumer"], newest["path"], newest["user"], newest["address"], newest["groups"]) == (
+        "Log", "/log/x", None, "192.0.2.7", ["log.x"],
+    )  # fmt: skip
+    assert newest["channel"].startswith(newest["process"])
+    assert (newest["group_count"], newest["queued"], newest["dropped"]) == (1, 0, 0)
+
+    seen, cursor = [], {}
+    for _ in range(3):
+        page = await house.get("/connections", limit=2, order="oldest", **cursor)
+        seen += [each["channel"] for each in page["results"]]
+        cursor = {"cursor": page["next"]}
+    assert page["next"] is None
+    assert seen == [each["channel"] for each in reversed(everyone["results"])]
+
+    for filters, expected in (
+        ({"group": "room.a"}, 3),
+        ({"user": "user1"}, 1),
+        ({"address": "10.0.0.3"}, 1),
+        ({"consumer": "Log"}, 1),
+        ({"channel": newest["channel"]}, 1),
+        ({"search": "USER"}, 5),
+        ({"search": "room.b"}, 2),
+        ({"search": "nobody"}, 0),
+        ({"group": "room.a", "user": "user1"}, 0),
+    ):
+        found = await house.get("/connections", **filters)
+        assert (found["total"], len(found["results"])) == (expected, expected), filters
+
+
+@pytest.mark.parametrize("order", ["newest", "queued", "sent", "dropped"])
+async def test_every_order_pages_through_all(house, order):
+    for number in range(4):
+        await house.enter(f"/room/{number}")
+    first = await house.get("/connections", limit=3, order=order)
+    second = await house.get("/connections", limit=3, order=order, cursor=first["next"])
+    assert len({each["channel"] for each in first["results"] + second["results"]}) == 4
+    assert second["next"] is None
+
+
+async def test_groups_by_name_and_by_size(house):
+    for name in "aabbbcd":
+        await house.enter(f"/room/{name}")
+    first = await house.get("/groups", limit=3)
+    assert [(each["name"], each["connections"]) for each in first["results"]] == [
+        ("room.a", 2), ("room.b", 3), ("room.c", 1),
+    ]  # fmt: skip
+    assert first["total"] == 4
+    second = await house.get("/groups", limit=3, cursor=first["next"])
+    assert ([each["name"] for each in second["results"]], second["next"]) == (["room.d"], None)
+    largest = await house.get("/groups", limit=2, order="size")
+    assert [each["name"] for each in largest["results"]] == ["room.b", "room.a"]
+    assert [each["name"] for each in (await house.get("/groups", search="OM.C"))["results"]] == ["room.c"]
+
+
+@pytest.mark.parametrize(
+    ("where", "params"),
+    [
+        ("/connections", {"cursor": "nonsense"}),
+        ("/groups", {"cursor": "nonsense"}),
+        ("/connections", {"limit": 1000}),
+        ("/connections", {"order": "sideways"}),
+    ],
+)
+async def test_what_cannot_be_asked_for(house, where, params):
+    await house.get(where, 422, **params)
+
+
+async def test_a_cursor_is_good_for_its_own_list(house):
+    for number in range(3):
+        await house.enter(f"/room/{number}")
+    cursor = (await house.get("/groups", limit=1))["next"]
+    assert (await house.get("/connections", 422, cursor=cursor))["error"]["code"] == "invalid_cursor"
+    cursor = (await house.get("/connections", limit=1))["next"]
+    assert (await house.get("/connections", 422, cursor=cursor, order="sent"))["error"]["code"] == "invalid_cursor"
+
+
+async def test_one_group(house):
+    await house.enter("/log/x")
+    await house.consumers.broadcast("log.x", "line", 1)
+    found = await house.get("/groups/log.x")
+    assert (found["connections"], found["position"]["offset"]) == (1, 1)
+    empty = await house.get("/groups/room.nobody/with/slashes")
+    assert (empty["name"], empty["connections"], empty["history"]) == ("room.nobody/with/slashes", 0, None)
+    assert (await house.get("/groups/a%07b", 400))["error"]["code"] == "invalid_group"
+
+
+async def test_presence(house):
+    await house.enter("/room/a?name=ann")
+    for _ in range(1000):
+        found = await house.get("/presence/room.a")
+        if found["count"]:
+            break
+        await asyncio.sleep(0.01)
+    assert (found["count"], list(found["members"])) == (1, ["ann"])
+    assert (await house.get("/presence/room.a", count_only=True))["members"] == {}
+
+
+# -- what it does --------------------------------------------------------------------------------------------------
+
+
+async def test_history_is_read_page_by_page_and_purged(house):
+    for number in range(5):
+        await house.consumers.broadcast("log.x", "line", {"number": number})
+    first = await house.get("/history/log.x", limit=3)
+    assert [each["data"]["number"] for each in first["results"]] == [4, 3, 2]
+    second = await house.get("/history/log.x", limit=3, before=first["next"])
+    assert ([each["data"]["number"] for each in second["results"]], second["next"]) == ([1, 0], None)
+    await house.ask("DELETE", "/history/log.x", 204)
+    assert (await house.get("/history/log.x"))["results"] == []
+    assert (await house.get("/history/room.a", 404))["error"]["code"] == "not_found"
+
+
+async def test_an_event_is_sent_to_a_group(house):
+    socket = await house.enter("/log/x")
+    await socket.receive_json_from(20)
+    told = {"group": "log.x", "event": "line", "data": {"a": [1]}, "idempotency_key": "k"}
+    first, again = [await house.ask("POST", "/events", json=told) for _ in range(2)]
+    assert first == again
+    assert (event := await socket.receive_json_from(20))["data"] == {"a": [1]}
+    assert event["offset"] == first["position"]["offset"] == 1
+    assert await house.ask("POST", "/events", json={"group": "room.a", "event": "x"}) == {"position": None}
+    for wrong, status in (
+        ({"group": "", "event": "x"}, 422),
+        ({"group": "a\nb", "event": "x"}, 400),
+        ({"group": "x" * 256, "event": "x"}, 422),
+        ({"group": "room.a", "event": "x", "idempotency_key": "k"}, 422),
+        ({"group": "room.a", "event": "x", "more": 1}, 422),
+    ):
+        await house.ask("POST", "/events", status, json=wrong)
+
+
+@pytest.mark.parametrize("by", ["channel", "user", "group"])
+async def test_connections_are_closed(house, by):
+    socket = await house.enter("/room/a?name=ann")
+    other = await house.enter("/room/b?name=bob")
+    [found] = (await house.get("/connections", user="ann"))["results"]
+    value = {"channel": found["channel"], "user": "ann", "group": "room.a"}[by]
+    await house.ask("POST", "/disconnect", 202, json={by: value, "reason": "you know why"})
+    while True:
+        closed = await socket.receive_output(20)
+        if closed["type"] == "websocket.close":
+            break
+    assert (closed["code"], closed["reason"]) == (4409, "you know why")
+    assert (await other.call("presence", timeout=20))["count"] >= 0
+    for wrong in ({}, {"user": "a", "group": "b"}, {"user": "a", "code": 999}, {"user": "a", "code": 1006}):
+        await house.ask("POST", "/disconnect", 422, json=wrong)
+
+
+async def test_the_level_of_our_loggers_and_of_no_other(house):
+    logger, ours = logging.getLogger("fastapi_consumers"), logging.getLogger("fastapi_consumers.hub")
+    before, before_ours = logger.level, ours.level
+    try:
+        found = await house.ask("PUT", "/log-level", json={"level": "DEBUG"})
+        [levels] = found["levels"].values()
+        assert (levels["fastapi_consumers"], logger.level) == ("DEBUG", logging.DEBUG)
+        await house.ask("PUT", "/log-level", json={"logger": "fastapi_consumers.hub", "level": "ERROR"})
+        [levels] = (await house.get("/log-level"))["levels"].values()
+        assert levels["fastapi_consumers.hub"] == "ERROR"
+        names = set(logging.root.manager.loggerDict)
+        for name, status in (("uvicorn", 422), ("root", 422), ("", 422), ("fastapi_consumers.made_up", 404)):
+            await house.ask("PUT", "/log-level", status, json={"logger": name, "level": "DEBUG"})
+        await house.ask("PUT", "/log-level", 422, json={"level": "LOUD"})
+        assert set(logging.root.manager.loggerDict) == names
+    finally:
+        logger.setLevel(before)
+        ours.setLevel(before_ours)
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_throttles_are_reset(house, named):
+    where, whom = ("/room/a?name=7", {"user": "7"}) if named else ("/room/a", {"address": "192.0.2.7"})
+    socket = await house.enter(where, client=("192.0.2.7", 1))
+    await socket.call("say", {"text": "x"}, timeout=20)
+
+    async def answer():
+        await socket.send_json_to({"action": "say", "request_id": 2, "data": {"text": "y"}})
+        while (found := await socket.receive_json_from(20)).get("request_id") != 2:
+            pass
+        return found
+
+    assert (await answer())["error"]["code"] == "throttled"
+    assert (await house.ask("POST", "/throttles/reset", json={"user": "8"}))["reset"] == 0
+    assert (await house.ask("POST", "/throttles/reset", json=whom))["reset"] == 1
+    assert (await answer())["status"] == "ok"
+    await house.ask("POST", "/throttles/reset", 422, json={})
+
+
+async def test_it_works_before_anything_is_open():
+    app = FastAPI()
+    add_consumers(app)
+    app.include_router(admin_router(dependencies=[Depends(require_key)]))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/admin/connections", headers=KEY)).json()["total"] == 0
+    await app.state.consumers.close()
