@@ -27,8 +27,17 @@ class Member:
     """One consumer as the hub sees it: where its frames go and how they are made."""
 
     __slots__ = (
-        "channel", "close", "consumer", "framer", "has_left", "max_topics", "permits", "push", "receive", "topics",
-    )  # fmt: skip
+        "channel",
+        "close",
+        "consumer",
+        "framer",
+        "has_left",
+        "is_onlooker",
+        "max_topics",
+        "push",
+        "receive",
+        "topics",
+    )
 
     def __init__(
         self,
@@ -44,6 +53,8 @@ class Member:
         self.max_topics = max_topics
         #: Whether it has left for good, so that nothing late makes it a member again.
         self.has_left = False
+        #: Whether it is no connection that counts, but somebody who looks on.
+        self.is_onlooker = False
         #: Known once the subprotocol has been chosen; until then, and for raw consumers, events are not framed.
         self.framer: Framer | None = None
         #: The consumer, once there is one.

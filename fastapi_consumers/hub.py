@@ -32,10 +32,12 @@ FAN_OUT_CHUNK = 512
 class _Topic:
     """The members of one topic in this process."""
 
-    __slots__ = ("_snapshot", "filtering", "last", "lock", "members", "serving", "stream", "subscribed")
+    __slots__ = ("_snapshot", "last", "lock", "members", "onlookers", "serving", "stream", "subscribed")
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
+        #: How many of them do not count.
+        self.onlookers = 0
         self.subscribed = False
         #: How many members have a say in what they are given.
         self.filtering = 0
@@ -51,7 +53,7 @@ class _Topic:
 
     def add(self, member: Member) -> None:
         self.members[member.channel] = member
-        self.filtering += member.permits is not None
+        self.onlookers += member.is_onlooker
         self._snapshot = None
 
     def remove(self, member: Member) -> bool:
@@ -60,8 +62,12 @@ class _Topic:
             self.stream.late.pop(member.channel, None)
         if self.members.pop(member.channel, None) is None:
             return False
-        self.filtering -= member.permits is not None
+        self.onlookers -= member.is_onlooker
         return True
+
+    @property
+    def count(self) -> int:
+        return len(self.members) - self.onlookers
 
     def snapshot(self) -> tuple[Member, ...]:
         if self._snapshot is None:
@@ -136,9 +142,9 @@ class Hub:
         return self._channels.get(channel)
 
     def count(self, topic: str) -> int:
-        """How many members the topic has."""
+        """How many members the topic has, without onlookers."""
         found = self._topics.get(topic)
-        return len(found.members) if found is not None else 0
+        return found.count if found is not None else 0
 
     def topics(self) -> Iterable[str]:
         """The topics that have members here."""
@@ -167,7 +173,7 @@ class Hub:
         held: Held | None = None
         if found is None:
             found = self._topics[topic] = _Topic()
-        elif limit is not None and len(found.members) >= limit:
+        elif limit is not None and found.count >= limit:
             raise GroupFull
         if history is not None and self.streams is not None and member.framer is not None:
             if found.stream is None:

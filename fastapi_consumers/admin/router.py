@@ -8,11 +8,16 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from starlette.requests import HTTPConnection
 
+from ..consumers import ConsumerApp
 from ..dependencies import Dependencies
 from ..exceptions import ImproperlyConfigured, PermissionDenied, Problem
 from ..origins import is_allowed_origin
+from ..routing import endpoint_of
 from ..texts import gettext_lazy as _
+from .dashboard import Dashboard
 from .endpoints import Endpoints
+from .pages import file, page
+from .sampling import Board
 
 #: Methods that change nothing, so that it does not matter which page they come from.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -42,7 +47,7 @@ def admin_router(
     before HTTP and WebSocket alike.
     """
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    _checked(dependencies, seconds)
+    guards = _checked(dependencies, seconds)
     origins = tuple(allowed_origins) if allowed_origins is not None else None
 
     async def check_origin(connection: HTTPConnection) -> None:
@@ -53,13 +58,16 @@ def admin_router(
         if not is_allowed_origin(connection.headers, scheme, origins):
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
 
-    # From the first moment on, so that nothing that is ever put on it goes without.
-    router = APIRouter(
-        prefix=prefix,
-        dependencies=[*dependencies, Depends(check_origin)],
-        tags=list(tags),
-        include_in_schema=include_in_schema,
-    )
+    router = APIRouter(prefix=prefix, tags=list(tags), include_in_schema=include_in_schema)
+    # The socket comes before the router has dependencies, since FastAPI would show them a WebSocket, and most of them
+    # take a Request. It has the same ones, solved at its handshake.
+    board = Board(float(seconds), origins)
+    socket = Dashboard.as_asgi(board=board)
+    router.add_api_websocket_route("/socket", endpoint_of(ConsumerApp(socket.consumer_class, guards)), name="dashboard")
+    # From here on nothing that is ever put on it goes without.
+    router.dependencies = [*dependencies, Depends(check_origin)]
+    router.add_api_route("", page, methods=["GET"], include_in_schema=False, name="admin")
+    router.add_api_route("/static/{name}", file, methods=["GET"], include_in_schema=False, name="admin_static")
     Endpoints(float(seconds)).add_to(router)
     return router
 

@@ -1,0 +1,118 @@
+// Routes, processes, and the little that can be set.
+
+import { $, ago, h, number, toast } from "./dom.js";
+import { Live } from "./live.js";
+import { Table } from "./table.js";
+
+export class Routes {
+  #socket;
+
+  constructor(socket) {
+    this.#socket = socket;
+    this.lives = [{ again: () => { if (!$("routes").hidden) this.enter(); }, changed() {} }];
+  }
+
+  async enter() {
+    try {
+      const { results } = await this.#socket.call("routes");
+      $("routes-list").replaceChildren(...results.map(card));
+      if (results.length === 0) $("routes-list").append(h("p", { class: "empty" }, "Nothing is routed."));
+    } catch (error) {
+      if (error.code !== "not_connected") toast(error.message, true);
+    }
+  }
+
+  leave() {}
+}
+
+function card(route) {
+  const facts = {
+    Groups: route.groups.join(", "),
+    History: route.history,
+    Presence: route.presence,
+    Authentication: route.authentication.join(", "),
+    Permissions: route.permissions.join(", "),
+    Throttles: route.throttles.join(", "),
+    Handshakes: route.connection_throttles.join(", "),
+  };
+  const rows = Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+  const actions = route.actions.map((action) => {
+    const notes = [
+      action.streams && "streams", action.concurrent && "concurrent", action.timeout && `${action.timeout} s`,
+      action.deprecated && "deprecated", !action.enabled && "disabled", ...action.throttles,
+    ].filter(Boolean);
+    return h("li", {}, h("code", {}, action.name), notes.length ? h("span", { class: "soft" }, ` ${notes.join(", ")}`) : null);
+  });
+  return h("article", { class: "panel route" },
+    h("h3", {}, h("code", {}, route.path)),
+    h("p", { class: "soft" }, `${route.consumer}, ${route.module}, line ${route.line}`),
+    h("dl", { class: "facts" }, ...rows),
+    h("details", {}, h("summary", {}, `${actions.length} actions`), h("ul", { class: "chips" }, ...actions)));
+}
+
+export class System {
+  #socket;
+
+  constructor(socket) {
+    this.#socket = socket;
+    this.table = new Table($("processes-list"), {
+      caption: "Processes",
+      empty: "No process answers.",
+      columns: [
+        { label: "Process", className: "main", isFixed: true, show: ({ process }) => h("code", {}, process) },
+        { label: "Host", show: ({ host, pid }) => `${host}, ${pid}` },
+        { label: "Started", className: "right", show: ({ opened_at: at }) => `${ago(at)} ago` },
+        { label: "Connections", className: "right", show: ({ health }) => number(health.connections) },
+        { label: "Groups", className: "right", show: ({ health }) => number(health.groups) },
+        { label: "Broker", show: ({ health }) => h("span", { class: health.healthy ? "good" : "bad" }, health.healthy ? "connected" : "lost") },
+      ],
+    });
+    this.live = new Live(socket, "processes", {
+      whole: (page) => this.table.show(page),
+      change: (delta) => this.table.change(delta),
+    });
+    this.lives = [this.live, { again: () => { if (!$("system").hidden) this.#settings(); }, changed() {} }];
+    $("level-form").addEventListener("submit", (event) => { event.preventDefault(); this.#setLevel(event.target.elements); });
+    $("throttle-form").addEventListener("submit", (event) => { event.preventDefault(); this.#reset(event.target.elements); });
+  }
+
+  enter() {
+    this.live.open({ kind: "processes" });
+    this.#settings();
+  }
+
+  leave() {
+    this.live.close();
+  }
+
+  async #settings() {
+    try {
+      const { limits, ...found } = await this.#socket.call("settings");
+      const rows = Object.entries({ ...found, ...limits }).map(([name, value]) => {
+        const shown = Array.isArray(value) ? value.join(", ") : value;
+        return h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, shown === null || shown === "" ? "–" : String(shown)));
+      });
+      $("settings-list").replaceChildren(...rows);
+    } catch (error) {
+      if (error.code !== "not_connected") toast(error.message, true);
+    }
+  }
+
+  async #setLevel({ logger, level }) {
+    try {
+      const { levels } = await this.#socket.call("set_log_level", { logger: logger.value.trim(), level: level.value });
+      $("levels").textContent = `Set in ${Object.keys(levels).length} process${Object.keys(levels).length === 1 ? "" : "es"}.`;
+    } catch (error) {
+      $("levels").textContent = error.message;
+    }
+  }
+
+  async #reset({ kind, who }) {
+    try {
+      const { reset } = await this.#socket.call("reset_throttles", { [kind.value]: who.value.trim() });
+      $("reset").textContent = reset ? `${reset} forgotten.` : "Nothing was counted.";
+    } catch (error) {
+      $("reset").textContent = error.message;
+    }
+  }
+}
