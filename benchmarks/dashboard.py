@@ -34,8 +34,9 @@ from fastapi_consumers.authentication import BaseAuthentication
 from fastapi_consumers.history import History
 from fastapi_consumers.presence import Presence
 
-NAMES = "ada bela chen dmitri emeka farah goran hana ines jonas kofi lena mira noor olga pavel quinn rosa sami tomas".split()
-ROOMS = "lobby support berlin lagos taipei music chess garden night-shift release-42".split()
+NAMES = ["ada", "bela", "chen", "dmitri", "emeka", "farah", "goran", "hana", "ines", "jonas", "kofi", "lena", "mira"]
+ROOMS = ["lobby", "support", "berlin", "lagos", "taipei", "music", "chess", "garden", "night-shift", "release-42"]
+WORDS = ["Hello!", "Who has the release notes?", "On my way.", "Thanks"]
 
 
 class User:
@@ -120,7 +121,8 @@ async def connect(app: FastAPI, number: int, opened: asyncio.Semaphore) -> None:
     }[kind]
     scope = {
         "type": "websocket", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "scheme": "ws",
-        "path": where, "raw_path": where.encode(), "root_path": "", "query_string": b"" if kind == "prices" else f"name={name}".encode(),
+        "path": where, "raw_path": where.encode(), "root_path": "",
+        "query_string": b"" if kind == "prices" else f"name={name}".encode(),
         "headers": [(b"host", b"test")], "client": (f"203.0.113.{number % 254 + 1}", 40000 + number % 20000),
         "server": ("test", 80), "subprotocols": [], "extensions": {},
     }  # fmt: skip
@@ -147,10 +149,7 @@ async def talk(app: FastAPI, rate: float) -> None:
             data = {"symbol": "BTC", "price": 64000 + chance.randrange(900)}
             await consumers.broadcast(f"prices.{chance.choice(['ETH', 'EUR'])}", "price", data)
         else:
-            said = {
-                "by": chance.choice(NAMES),
-                "text": chance.choice(["Hello!", "Who has the release notes?", "On my way.", "Thanks"]),
-            }
+            said = {"by": chance.choice(NAMES), "text": chance.choice(WORDS)}
             await consumers.broadcast(f"chat.{room}", "said", said)
         count += 1
         await asyncio.sleep(1 / wanted)
@@ -161,7 +160,7 @@ async def running(connections: int, rate: float) -> AsyncIterator[tuple[FastAPI,
     app = make_app()
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws_per_message_deflate=False))
     serving = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     opened = asyncio.Semaphore(0)
@@ -199,14 +198,14 @@ async def browsing() -> AsyncIterator[Any]:
 
 
 async def measure(connections: int, rate: float, seconds: float) -> None:
-    async with running(connections, rate) as (app, url), browsing() as browser:
+    async with running(connections, rate) as (_, url), browsing() as browser:
         await asyncio.sleep(2)
         busy = await cpu(seconds / 2)
         print(
             f"{connections} connections, {rate:g} broadcasts a second; the process without a page: {busy:.1%} of a core"
         )
         for section, selector in (
-            ("overview", "#card-connections .value:not(:text-is('–'))"),
+            ("overview", "#card-connections .line[d]"),
             ("connections", "#connections-list tbody tr"),
             ("groups", "#groups-list tbody tr"),
             ("console/prices.ETH", "#log li"),
@@ -263,7 +262,6 @@ PICTURES = (
 
 
 async def pictures(folder: Path, only: list[str], wait: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     async with running(2000, 40) as (_, url), browsing() as browser:
         for name, section, scheme, (width, height) in PICTURES:
             if only and name not in only:
@@ -302,6 +300,7 @@ def main() -> None:
     if options.serve:
         asyncio.run(serve())
     elif options.pictures:
+        options.pictures.mkdir(parents=True, exist_ok=True)
         asyncio.run(pictures(options.pictures, options.only, options.wait))
     else:
         asyncio.run(measure(options.connections, options.rate, options.seconds))

@@ -29,7 +29,7 @@ class Room(GroupConsumer):
 
 
 async def require_key(connection: HTTPConnection) -> None:
-    if connection.query_params.get("key") != "open":
+    if "open" not in (connection.query_params.get("key"), connection.cookies.get("key")):
         raise NotAuthenticated
 
 

@@ -83,10 +83,11 @@ export class Console {
       return;
     }
     const log = $("log");
-    const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+    const box = $("log-box");
+    const isAtEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
     log.append(line(message));
     while (log.childElementCount > MAX_LINES) log.firstElementChild.remove();
-    if (isAtEnd) log.scrollTop = log.scrollHeight;
+    if (isAtEnd) box.scrollTop = box.scrollHeight;
     this.#facts();
   }
 
