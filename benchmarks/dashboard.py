@@ -12,6 +12,7 @@ nothing. The page is served over HTTP and WebSocket by uvicorn. Needs playwright
 import argparse
 import asyncio
 import contextlib
+import math
 import random
 import resource
 import shutil
@@ -109,8 +110,8 @@ def make_app() -> FastAPI:
     return app
 
 
-async def connect(app: FastAPI, number: int, opened: asyncio.Semaphore) -> None:
-    """One connection that stays. Which kind, and whose, depends on its number."""
+async def connect(app: FastAPI, number: int, opened: asyncio.Semaphore, ends: asyncio.Event | None = None) -> None:
+    """One connection that stays until ``ends``. Which kind, and whose, depends on its number."""
     chance = random.Random(number)
     kind = chance.choices(("chat", "prices", "documents"), (6, 3, 2))[0]
     name = f"{chance.choice(NAMES)}{number}"
@@ -133,7 +134,27 @@ async def connect(app: FastAPI, number: int, opened: asyncio.Semaphore) -> None:
         if message["type"] == "websocket.accept":
             opened.release()
 
-    await app(scope, messages.get, send)
+    serving = asyncio.create_task(app(scope, messages.get, send))
+    if ends is not None:
+        await ends.wait()
+        messages.put_nowait({"type": "websocket.disconnect", "code": 1001})
+    await serving
+
+
+async def come_and_go(app: FastAPI, most: int) -> None:
+    """Some connections more, as many as the time of day makes it."""
+    started, guests, opened = time.monotonic(), [], asyncio.Semaphore(0)
+    async with asyncio.TaskGroup() as group:
+        while True:
+            now = time.monotonic() - started
+            wanted = int(most * (0.5 + 0.4 * math.sin(now / 17) + 0.1 * math.sin(now / 3)))
+            while len(guests) > wanted:
+                guests.pop(0).set()
+            while len(guests) < wanted:
+                guests.append(asyncio.Event())
+                number = random.randrange(10_000, 99_999)
+                group.create_task(connect(app, number, opened, guests[-1]))
+            await asyncio.sleep(0.5)
 
 
 async def talk(app: FastAPI, rate: float) -> None:
@@ -156,7 +177,7 @@ async def talk(app: FastAPI, rate: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(connections: int, rate: float) -> AsyncIterator[tuple[FastAPI, str]]:
+async def running(connections: int, rate: float, guests: int = 0) -> AsyncIterator[tuple[FastAPI, str]]:
     app = make_app()
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws_per_message_deflate=False))
     serving = asyncio.create_task(server.serve())
@@ -168,6 +189,7 @@ async def running(connections: int, rate: float) -> AsyncIterator[tuple[FastAPI,
     for _ in range(connections):
         await opened.acquire()
     tasks.add(asyncio.create_task(talk(app, rate)))
+    tasks.add(asyncio.create_task(come_and_go(app, guests)))
     try:
         yield app, f"http://127.0.0.1:{port}"
     finally:
@@ -248,10 +270,10 @@ async def cpu(seconds: float) -> float:
 
 
 PICTURES = (
-    ("overview-light", "overview", "light", (1280, 860)),
+    ("overview-light", "overview", "light", (1200, 900)),
     ("overview-dark", "overview", "dark", (1280, 860)),
     ("connections-light", "connections", "light", (1280, 860)),
-    ("console-dark", "console/chat.night-shift", "dark", (1280, 860)),
+    ("console-dark", "console/chat.night-shift", "dark", (1200, 700)),
     ("system-light", "system", "light", (1280, 1000)),
     ("routes-dark", "routes", "dark", (1280, 860)),
     ("groups-light", "groups", "light", (1280, 860)),
@@ -262,7 +284,7 @@ PICTURES = (
 
 
 async def pictures(folder: Path, only: list[str], wait: float) -> None:
-    async with running(2000, 40) as (_, url), browsing() as browser:
+    async with running(2000, 40, 900) as (_, url), browsing() as browser:
         for name, section, scheme, (width, height) in PICTURES:
             if only and name not in only:
                 continue
@@ -282,7 +304,7 @@ async def pictures(folder: Path, only: list[str], wait: float) -> None:
 
 
 async def serve() -> None:
-    async with running(2000, 40) as (_, url):
+    async with running(2000, 40, 900) as (_, url):
         print(f"{url}/enter")
         await asyncio.Event().wait()
 

@@ -186,7 +186,13 @@ class _Reports:
 def describe(connection: Connection) -> dict[str, Any]:
     """A connection as it is listed."""
     groups = sorted(topic[len(GROUP) :] for topic in connection.member.topics if topic.startswith(GROUP))
-    user, outbox = user_id(connection.user), connection.outbox
+    user, outbox, inbox = user_id(connection.user), connection.outbox, connection.inbox
+    counted = {
+        "last_seen": getattr(inbox, "last_seen", None),
+        "received": getattr(inbox, "received", None),
+        "received_bytes": getattr(inbox, "received_bytes", None),
+        "sent_bytes": getattr(outbox, "sent_bytes", None),
+    }
     return {
         "channel": connection.channel_name,
         "consumer": _name(connection.plan),
@@ -199,6 +205,7 @@ def describe(connection: Connection) -> dict[str, Any]:
         "queued": outbox.waiting,
         "sent": outbox.sent,
         "dropped": outbox.dropped,
+        **{name: value for name, value in counted.items() if value is not None},
     }
 
 

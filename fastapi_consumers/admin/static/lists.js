@@ -31,8 +31,8 @@ class Searched {
       onFirst: () => this.show(null),
     });
     this.live = new Live(socket, kind, {
-      whole: (page, request) => this.table.show(page, !request.cursor),
-      change: (delta) => this.table.change(delta),
+      whole: (page, request) => { this.table.show(page, !request.cursor); this.shown(); },
+      change: (delta) => { this.table.change(delta); this.shown(); },
     });
     this.lives = [this.live];
     this.form.addEventListener("submit", (event) => { event.preventDefault(); this.show(null); });
@@ -48,6 +48,8 @@ class Searched {
     this.live.open(request);
   }
 
+  shown() {}
+
   leave() {
     this.live.close();
   }
@@ -61,7 +63,7 @@ export class Connections extends Searched {
       { label: "Consumer", show: ({ consumer, path }) => h("span", { title: path }, consumer), isFixed: true },
       { label: "Groups", className: "groups", show: ({ groups, group_count: count }) => groupsOf(groups, count) },
       { label: "Since", className: "right", show: ({ opened_at: at }) => ago(at) },
-      { label: "Last seen", className: "right", show: ({ last_seen: at }) => ago(at) },
+      { label: "Last seen", className: "right seen", show: ({ last_seen: at }) => ago(at) },
       { label: "Sent", className: "right", show: ({ sent, sent_bytes: size }) => (size === undefined ? number(sent) : `${number(sent)} · ${bytes(size)}`) },
       { label: "Waiting", className: "right", show: ({ queued, dropped }) => (dropped ? `${number(queued)}, ${number(dropped)} dropped` : number(queued)) },
       { label: "Disconnect", isHidden: true, className: "actions", isFixed: true, show: (item) => this.#button(item) },
@@ -75,6 +77,12 @@ export class Connections extends Searched {
     $("connections-filter").hidden = !isFiltered;
     $("connections-filter").replaceChildren("In the group ", code(value ?? ""), " ", h("a", { href: "#/connections" }, "Show all"));
     this.show(null);
+  }
+
+  shown() {
+    // It is counted only where somebody wants it.
+    const isCounted = this.table.items.some((item) => item.last_seen !== undefined);
+    this.table.element.classList.toggle("uncounted", !isCounted);
   }
 
   #button({ channel, user }) {

@@ -6,7 +6,7 @@ import { Plot } from "./plot.js";
 
 const CARDS = [
   { name: "connections", label: "Connections", isLarge: true, of: (now) => now.connections },
-  { name: "rate", label: "Messages per second", isLarge: true, unit: "/s", of: (now, before) => rate(now, before, "sent") },
+  { name: "rate", label: "Messages sent per second", isLarge: true, unit: "/s", of: (now, before) => rate(now, before, "sent") },
   { name: "groups", label: "Groups", of: (now) => now.groups, hint: "in all" },
   { name: "queued", label: "Waiting", of: (now) => now.queued, hint: "messages" },
   { name: "dropped", label: "Dropped", unit: "/s", of: (now, before) => rate(now, before, "dropped"), hint: "per second" },

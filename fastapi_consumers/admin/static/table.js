@@ -29,8 +29,8 @@ export class Table {
     place.append(this.note, h("div", { class: "scroller" }, this.element), this.empty, this.foot);
   }
 
-  get keys() {
-    return [...this.#rows.keys()];
+  get items() {
+    return [...this.#items.values()];
   }
 
   /** A page, whole. */
