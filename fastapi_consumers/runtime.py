@@ -196,12 +196,6 @@ class Consumers(Outreach):
         spreads = self._transport.is_distributed
         return Draining(self.connections, self._drain_timeout, spreads=spreads, beside=self.schedules.stop)
 
-    def _new_asking(self) -> Asking:
-        asking = Asking(self.hub)
-        for question, answerer in answerers(self).items():
-            asking.answer(question, answerer)
-        return asking
-
     def _renew(self) -> None:
         self.draining.close()
         self.hub = self._new_hub()
