@@ -20,6 +20,7 @@ from . import models
 from .describing import routes_of, settings_of
 from .endpoints import broadcast, disconnect, read_history
 from .sampling import Board
+from .scheduling import NewSchedule, ScheduleList, create_schedule, delete_schedule, list_schedules
 from .viewing import Page, View, delta, read, whole
 from .watching import Watch
 
@@ -32,6 +33,7 @@ MAX_VIEWS, MAX_WATCHES = 4, 4
 #: Messages that may wait for a page; with more it is told nothing new.
 MAX_WAITING = 8
 
+Name = Annotated[str, Field(min_length=1, max_length=128)]
 Group = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -192,3 +194,24 @@ class Dashboard(JSONConsumer):
     @action(concurrent=True)
     async def reset_throttles(self, data: models.ThrottleReset) -> models.ThrottleResetAnswer:
         return await self.board.gathering(self.consumers).reset_throttles(data.user, data.address)
+
+    @action(concurrent=True)
+    async def schedules(self) -> ScheduleList:
+        return await list_schedules(self.consumers, limit=100)
+
+    @action(concurrent=True)
+    async def create_schedule(self, data: NewSchedule) -> None:
+        await create_schedule(self.consumers, data)
+
+    @action(concurrent=True)
+    async def pause_schedule(self, name: Name, paused: bool) -> None:
+        schedules = self.consumers.schedules
+        await (schedules.pause(name) if paused else schedules.resume(name))
+
+    @action(concurrent=True)
+    async def run_schedule(self, name: Name) -> None:
+        await self.consumers.schedules.run_now(name)
+
+    @action(concurrent=True)
+    async def delete_schedule(self, name: Name) -> None:
+        await delete_schedule(self.consumers, name)

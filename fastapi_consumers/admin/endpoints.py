@@ -8,12 +8,15 @@ from ..exceptions import InvalidData
 from ..finding import get_consumers
 from ..groups import check_group
 from ..runtime import Consumers
+from ..schedule_status import ScheduleStatus
 from . import models
 from .describing import routes_of, settings_of
 from .gathering import MAX_PAGE, Gathering
+from .scheduling import NewSchedule, ScheduleList, ScheduleRun, create_schedule, delete_schedule, list_schedules
 
 App = Annotated[Consumers, Depends(get_consumers)]
 Group = Annotated[str, Path(min_length=1, max_length=255)]
+Name = Annotated[str, Path(min_length=1, max_length=128)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 Cursor = Annotated[str | None, Query(max_length=2048)]
 Text = Annotated[str | None, Query(max_length=255)]
@@ -51,6 +54,14 @@ class Endpoints:
         add("GET", "/log-level", self.log_level, models.LogLevels)
         add("PUT", "/log-level", self.set_log_level, models.LogLevels, 404, 422)
         add("POST", "/throttles/reset", self.reset_throttles, models.ThrottleResetAnswer, 422)
+
+        add("GET", "/schedules", self.schedules, ScheduleList, 404, 422, 503)
+        add("POST", "/schedules", self.create_schedule, ScheduleStatus, 400, 422, 503, status_code=201)
+        add("GET", "/schedules/{name:path}", self.schedule, ScheduleStatus, 404, 503)
+        add("DELETE", "/schedules/{name:path}", self.delete_schedule, None, 404, 422, 503, status_code=204)
+        add("POST", "/schedules/{name:path}/pause", self.pause_schedule, ScheduleStatus, 404, 503)
+        add("POST", "/schedules/{name:path}/resume", self.resume_schedule, ScheduleStatus, 404, 503)
+        add("POST", "/schedules/{name:path}/run", self.run_schedule, None, 404, 503, status_code=202)
 
     async def routes(self, request: Request, consumers: App) -> models.RouteList:
         """The consumers that are routed, with the policies and limits in force for each."""
@@ -151,6 +162,38 @@ class Endpoints:
     async def reset_throttles(self, told: models.ThrottleReset, consumers: App) -> models.ThrottleResetAnswer:
         """Forget what throttles counted of a user or an address, in all processes."""
         return await Gathering(consumers, self.timeout).reset_throttles(told.user, told.address)
+
+    async def schedules(
+        self, consumers: App, limit: Limit = 50, cursor: Cursor = None, search: Text = None
+    ) -> ScheduleList:
+        """What runs by itself, in whatever process, and how it went."""
+        return await list_schedules(consumers, search=search, limit=limit, cursor=cursor)
+
+    async def create_schedule(self, told: NewSchedule, consumers: App) -> ScheduleStatus:
+        """Have an event sent to a group again and again."""
+        return await create_schedule(consumers, told)
+
+    async def schedule(self, name: Name, consumers: App) -> ScheduleStatus:
+        """One schedule."""
+        return await consumers.schedules.get(name)
+
+    async def delete_schedule(self, name: Name, consumers: App) -> Response:
+        """Forget a schedule that was created, or that is in no code any more."""
+        await delete_schedule(consumers, name)
+        return Response(status_code=204)
+
+    async def pause_schedule(self, name: Name, consumers: App) -> ScheduleStatus:
+        """Begin no run until it is resumed, in any process."""
+        return await consumers.schedules.pause(name)
+
+    async def resume_schedule(self, name: Name, consumers: App) -> ScheduleStatus:
+        """Go on with the next moment."""
+        return await consumers.schedules.resume(name)
+
+    async def run_schedule(self, name: Name, consumers: App, told: ScheduleRun | None = None) -> Response:
+        """Have it run once, besides its moments. Answers before it has."""
+        await consumers.schedules.run_now(name, told.group if told is not None else None)
+        return Response(status_code=202)
 
 
 # What the page does too.

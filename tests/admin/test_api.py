@@ -33,7 +33,7 @@ def endpoints():
 
 @pytest.mark.parametrize(("method", "where"), endpoints())
 async def test_no_route_can_be_reached_without_access(house, method, where):
-    url = where.replace("{group:path}", "room.a").replace("{name}", "page.js")
+    url = where.replace("{group:path}", "room.a").replace("{name}", "page.js").replace("{name:path}", "tea")
     body = {"json": {}} if method in ("POST", "PUT") else {}
     assert (await house.client.request(method, url, **body)).status_code == 401
     assert (await house.client.request(method, url, headers={"x-key": "wrong"}, **body)).status_code == 403
@@ -42,7 +42,7 @@ async def test_no_route_can_be_reached_without_access(house, method, where):
 
 @pytest.mark.parametrize(("method", "where"), [pair for pair in endpoints() if pair[0] != "GET"])
 async def test_pages_of_other_origins_cannot_change_anything(house, method, where):
-    url = where.replace("{group:path}", "log.a")
+    url = where.replace("{group:path}", "log.a").replace("{name:path}", "tea")
     answer = await house.client.request(method, url, headers={**KEY, "origin": "https://evil.example"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
     own = await house.client.request(method, url, headers={**KEY, "origin": "http://testserver"})
@@ -368,3 +368,55 @@ async def test_it_works_before_anything_is_open():
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/admin/connections", headers=KEY)).json()["total"] == 0
     await app.state.consumers.close()
+
+
+# -- schedules -----------------------------------------------------------------------------------------------------
+
+
+async def test_schedules_are_created_listed_paused_run_and_deleted(house):
+    socket = await house.enter("/log/x")
+    await socket.receive_json_from(20)
+    told = {"name": "tea/time", "every": "1h", "group": "log.x", "event": "tea", "data": [1]}
+    made = await house.ask("POST", "/schedules", 201, json=told)
+    assert (made["name"], made["kind"], made["group"], made["paused"]) == ("tea/time", "event", "log.x", False)
+    await house.ask("POST", "/schedules", 201, json={**told, "name": "coffee"})
+    first = await house.get("/schedules", limit=1)
+    assert ([each["name"] for each in first["results"]], first["total"]) == (["coffee"], 2)
+    second = await house.get("/schedules", limit=1, cursor=first["next"])
+    assert ([each["name"] for each in second["results"]], second["next"]) == (["tea/time"], None)
+    assert (await house.get("/schedules", search="COF"))["total"] == 1
+    assert (await house.ask("POST", "/schedules/tea/time/pause"))["paused"] is True
+    assert (await house.get("/schedules/tea/time"))["next_run"] is None
+    assert (await house.ask("POST", "/schedules/tea/time/resume"))["paused"] is False
+    await house.ask("POST", "/schedules/tea/time/run", 202)
+    assert (await socket.receive_json_from(20))["event"] == "tea"
+    await house.ask("DELETE", "/schedules/tea/time", 204)
+    for method, where in (("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/run")):
+        await house.ask(method, f"/schedules/tea/time{where}", 404)
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"every": None}, 422),
+        ({"cron": "* * * * *"}, 422),
+        ({"every": "soon"}, 422),
+        ({"group": "a\nb"}, 400),
+        ({"name": ""}, 422),
+        ({"more": 1}, 422),
+    ],
+)
+async def test_what_cannot_be_a_schedule(house, change, status):
+    told = {"name": "tea", "every": "1h", "group": "log.x", "event": "tea", **change}
+    await house.ask("POST", "/schedules", status, json=told)
+    assert (await house.get("/schedules"))["total"] == 0
+
+
+async def test_a_name_is_taken_only_once(house):
+    told = {"name": "tea", "every": "1h", "group": "log.x", "event": "tea"}
+    await house.ask("POST", "/schedules", 201, json=told)
+    answer = await house.ask("POST", "/schedules", 422, json=told)
+    assert answer["error"]["details"][0]["type"] == "schedule-name-taken"
+    assert (await house.ask("POST", "/schedules", 201, json={**told, "every": "2h", "replace": True}))[
+        "when"
+    ] == "every 2h"

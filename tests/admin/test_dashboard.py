@@ -276,3 +276,15 @@ async def test_nothing_is_left_when_a_page_closes(house, page):
             break
         await asyncio.sleep(0.01)
     assert len(asyncio.all_tasks()) <= before
+
+
+async def test_schedules_from_the_page(page):
+    socket = await page()
+    await call(socket, "create_schedule", name="tea", every="1h", group="log.x", event="tea")
+    await call(socket, "pause_schedule", name="tea", paused=True)
+    [tea] = (await call(socket, "schedules"))["results"]
+    assert (tea["name"], tea["paused"]) == ("tea", True)
+    await call(socket, "pause_schedule", name="tea", paused=False)
+    await call(socket, "run_schedule", name="tea")
+    await call(socket, "delete_schedule", name="tea")
+    assert (await call(socket, "schedules"))["results"] == []

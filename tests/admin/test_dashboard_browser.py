@@ -23,7 +23,7 @@ SCREENS: dict[str, Any] = {
     "desk": {"viewport": {"width": 1280, "height": 800}},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
 }
-SECTIONS = ("overview", "connections", "groups", "console/room.a", "routes", "system")
+SECTIONS = ("overview", "connections", "groups", "console/room.a", "schedules", "routes", "system")
 expect.set_options(timeout=30_000)
 
 
@@ -158,11 +158,11 @@ async def test_a_group_is_watched_and_spoken_to(visit: Any, server: AdminServer)
     await page.get_by_role("combobox", name="Group").fill("room.talk")
     await page.keyboard.press("Enter")
     await expect(page.locator("#log-facts")).to_have_text("1 connection")
-    await page.get_by_label("Data, as JSON").fill("{")
+    await page.get_by_role("textbox", name="Data, as JSON").fill("{")
     await page.get_by_role("button", name="Send to all").click()
     await expect(page.locator("#send-error")).to_contain_text("This is not JSON")
     await page.get_by_role("textbox", name="Event").fill("news")
-    await page.get_by_label("Data, as JSON").fill('{"<b>bold</b>": 1}')
+    await page.get_by_role("textbox", name="Data, as JSON").fill('{"<b>bold</b>": 1}')
     await page.get_by_role("button", name="Send to all").click()
     assert (await member.receive_json())["data"] == {"<b>bold</b>": 1}
     await expect(page.locator("#log li")).to_contain_text('news{"<b>bold</b>":1}')
@@ -192,3 +192,21 @@ async def test_it_comes_back_after_the_server_did_and_keeps_its_colours(visit: A
     await page.reload()
     await expect(page.locator("#theme-name")).to_have_text("Dark")
     assert await page.evaluate(background) == "rgb(14, 20, 26)"
+
+
+async def test_a_schedule_is_made_and_deleted(visit: Any) -> None:
+    page = (await visit("schedules")).page
+    form = page.locator("#schedule-form")
+    for label, text in (("Name", "tea"), ("Times", "soon"), ("Group", "room.a"), ("Event", "tea")):
+        await form.get_by_label(label, exact=True).fill(text)
+    await form.get_by_role("button", name="Create").click()
+    await expect(page.locator("#schedule-error")).to_contain_text("expected")
+    await form.get_by_label("Times").fill("1h")
+    await form.get_by_role("button", name="Create").click()
+    row = page.locator("#schedules-list tbody tr")
+    await expect(row).to_contain_text("tea to room.a")
+    await row.get_by_role("button", name="Pause").click()
+    await expect(row).to_contain_text("paused")
+    await row.get_by_role("button", name="Delete").click()
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await expect(row).to_have_count(0)

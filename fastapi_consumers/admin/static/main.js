@@ -4,6 +4,7 @@ import { $, toast } from "./dom.js";
 import { Console } from "./console.js";
 import { Connections, Groups } from "./lists.js";
 import { Overview } from "./overview.js";
+import { Schedules } from "./schedules.js";
 import { Socket } from "./socket.js";
 import { Routes, System } from "./system.js";
 
@@ -37,6 +38,7 @@ const sections = {
   connections: new Connections(socket),
   groups: new Groups(socket),
   console: new Console(socket),
+  schedules: new Schedules(socket),
   routes: new Routes(socket),
   system: new System(socket),
 };

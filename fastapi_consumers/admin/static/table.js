@@ -91,6 +91,7 @@ export class Table {
     }
     this.element.hidden = keys.length === 0;
     this.empty.hidden = keys.length !== 0;
+    this.foot.hidden = keys.length === 0 && this.first.disabled;
     const shown = number(keys.length);
     this.count.textContent = keys.length === 0 ? "" : this.total === undefined || this.total === null ? `${shown} shown` : `${shown} of ${number(this.total)}`;
   }
