@@ -6,7 +6,7 @@ python benchmarks/dashboard.py --pictures docs/images           # the pictures o
 python benchmarks/dashboard.py --serve                          # to look at it oneself
 
 The connections are real ones but for the network: each is an ASGI socket in the server's own process, whose `send` does
-nothing. The page is served over HTTP and WebSocket by uvicorn. Its time is Chromium's,
+nothing. The page is served over HTTP and WebSocket by uvicorn; its time is Chromium's,
 from the navigation on. Needs playwright and a Chromium.
 """
 

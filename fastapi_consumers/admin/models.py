@@ -1,7 +1,7 @@
 """What the API takes and returns: the models of its OpenAPI document. Times are in UTC, durations in seconds."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -296,8 +296,3 @@ class Numbers(Model):
     processes: int = 0
     silent: int = 0
     healthy: bool = True
-
-
-def cleaned(item: dict[str, Any]) -> dict[str, Any]:
-    """Without what is not known, for the page, which is sent many of them."""
-    return {name: value for name, value in item.items() if value is not None}

@@ -419,4 +419,4 @@ async def test_a_name_is_taken_only_once(house):
     assert answer["error"]["details"][0]["type"] == "schedule-name-taken"
     assert (await house.ask("POST", "/schedules", 201, json={**told, "every": "2h", "replace": True}))[
         "when"
-    ] == "every 2h"
+    ] == "every 7200 s"
