@@ -20,6 +20,8 @@ MAX_COALESCE_KEY = 255
 GROUP, USER, TOKEN, PROCESS = "group:", "user:", "token:", "process:"
 #: What all processes receive: questions to them.
 CONTROL = "control:"
+#: What processes tell each other of their schedules; nobody else is subscribed to it.
+SCHEDULES = "schedules:"
 
 
 class Addressed(NamedTuple):

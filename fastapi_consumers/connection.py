@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -67,7 +68,9 @@ class Connection:
         self.is_accepted = False
         self.close_code: int | None = None
         self.close_reason = ""
+        #: When its handshake came, and when all of it had ended, in Unix time. More is in ``facts``.
         self.opened_at = time.time()
+        self.closed_at: float | None = None
         #: Whether the socket is closed, gone or about to be closed, so that nothing more is read from it.
         self.is_closing = False
         #: Whether the server said that it cannot send any more.
@@ -297,6 +300,8 @@ class Connection:
         """End everything of the connection. The consumer has been torn down."""
         self.consumers.expiries.discard(self)
         self.consumers.past.update(sent=self.outbox.sent, dropped=self.outbox.dropped)
+        if self._idle is not None:
+            self._idle.stop()
         try:
             self.outbox.abort()
             await self.inbox.close()

@@ -27,17 +27,9 @@ class Member:
     """One consumer as the hub sees it: where its frames go and how they are made."""
 
     __slots__ = (
-        "channel",
-        "close",
-        "consumer",
-        "framer",
-        "has_left",
-        "is_onlooker",
-        "max_topics",
-        "push",
-        "receive",
+        "channel", "close", "consumer", "framer", "has_left", "is_onlooker", "max_topics", "permits", "push", "receive",
         "topics",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,

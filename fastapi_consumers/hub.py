@@ -19,60 +19,14 @@ from .history import History, HistoryStore
 from .messages import Notice, Position
 from .observing import Observing
 from .packets import BadPacket, Packet, decode_packet, encode_packet, split_position, with_position
-from .stream import Stream
 from .streams import Recovery, Streams
+from .topics import Topic
 from .transports import Transport
 
 logger = logging.getLogger(__name__)
 
 #: Members that are served before the event loop gets its turn: at some 6 µs each, about 3 ms.
 FAN_OUT_CHUNK = 512
-
-
-class _Topic:
-    """The members of one topic in this process."""
-
-    __slots__ = ("_snapshot", "last", "lock", "members", "onlookers", "serving", "stream", "subscribed")
-
-    def __init__(self) -> None:
-        self.members: dict[str, Member] = {}
-        #: How many of them do not count.
-        self.onlookers = 0
-        self.subscribed = False
-        #: How many members have a say in what they are given.
-        self.filtering = 0
-        #: Held while the topic is subscribed or unsubscribed at the transport.
-        self.lock = asyncio.Lock()
-        #: Done when the last one has ended of the fan-outs that let others run in between. None overtakes another.
-        self.serving: asyncio.Future[None] | None = None
-        self._snapshot: tuple[Member, ...] | None = None
-        #: Where a member came with a history.
-        self.stream: Stream | None = None
-        #: The last event with a position that came before there was a stream.
-        self.last: Position | None = None
-
-    def add(self, member: Member) -> None:
-        self.members[member.channel] = member
-        self.onlookers += member.is_onlooker
-        self._snapshot = None
-
-    def remove(self, member: Member) -> bool:
-        self._snapshot = None
-        if self.stream is not None:
-            self.stream.late.pop(member.channel, None)
-        if self.members.pop(member.channel, None) is None:
-            return False
-        self.onlookers -= member.is_onlooker
-        return True
-
-    @property
-    def count(self) -> int:
-        return len(self.members) - self.onlookers
-
-    def snapshot(self) -> tuple[Member, ...]:
-        if self._snapshot is None:
-            self._snapshot = tuple(self.members.values())
-        return self._snapshot
 
 
 class Hub:
@@ -105,7 +59,7 @@ class Hub:
         )
         self.process = secrets.token_hex(6)
         self._numbers = count(1)
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, Topic] = {}
         self._channels: dict[str, Member] = {}
         #: Topics that are no members' but this process's own.
         self._listeners: dict[str, Callable[[Packet], None]] = {}
@@ -172,7 +126,7 @@ class Hub:
             raise TooManyGroups
         held: Held | None = None
         if found is None:
-            found = self._topics[topic] = _Topic()
+            found = self._topics[topic] = Topic()
         elif limit is not None and found.count >= limit:
             raise GroupFull
         if history is not None and self.streams is not None and member.framer is not None:
@@ -239,12 +193,12 @@ class Hub:
         if cancelled is not None:
             raise cancelled
 
-    def _remove(self, topic: str, member: Member) -> _Topic | None:
+    def _remove(self, topic: str, member: Member) -> Topic | None:
         found = self._topics.get(topic)
         member.topics.discard(topic)
         return found if found is not None and found.remove(member) else None
 
-    async def _unsubscribe(self, topic: str, found: _Topic) -> None:
+    async def _unsubscribe(self, topic: str, found: Topic) -> None:
         """End the topic's subscription if nobody is left."""
         if found.members:
             return
@@ -258,7 +212,7 @@ class Hub:
         finally:
             self._forget(topic, found)
 
-    def _forget(self, topic: str, found: _Topic) -> None:
+    def _forget(self, topic: str, found: Topic) -> None:
         # Whoever holds the lock is at the transport, and forgets it afterwards.
         is_empty = not found.members and not found.subscribed and not found.lock.locked()
         if is_empty and self._topics.get(topic) is found:
@@ -354,7 +308,7 @@ class Hub:
         except BadPacket as error:
             self._drop(topic, error)
 
-    async def _hand_on(self, found: _Topic, fanning: Fanning) -> None:
+    async def _hand_on(self, found: Topic, fanning: Fanning) -> None:
         members = found.snapshot()
         if len(members) <= FAN_OUT_CHUNK and found.serving is None:
             fanning.hand_over(members, filtering=found.filtering)
@@ -374,7 +328,7 @@ class Hub:
         if found is not None and found.serving is not None:
             await asyncio.shield(found.serving)
 
-    async def _fan_out(self, found: _Topic, fanning: Fanning) -> None:
+    async def _fan_out(self, found: Topic, fanning: Fanning) -> None:
         """Serve many members, chunk by chunk, after those fan-outs that began before.
 
         A caller that is cancelled is stopped afterwards: what some members have, the others get too, and what has its

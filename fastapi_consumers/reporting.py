@@ -19,7 +19,8 @@ from .addressing import GROUP
 from .asking import Answerer
 from .connection import Connection
 from .exceptions import InvalidData, NotFound
-from .identity import client_address, user_id
+from .facts import address_of, facts_of, user_of
+from .identity import client_address
 from .plan import Plan
 from .stepping import settled
 from .throttling import BaseThrottle
@@ -170,7 +171,8 @@ class _Reports:
     async def reset_throttles(self, arguments: Mapping[str, Any]) -> dict[str, int]:
         """``user`` or ``address``: what was counted of them is forgotten. How many buckets were not full."""
         user, address = _text(arguments, "user"), _text(arguments, "address")
-        idents: list[tuple[str, Any]] = [("address", address)] if address else []
+        # As throttles count it: IPv6 by /64.
+        idents: list[tuple[str, Any]] = [("address", client_address({"client": (address, 0)}))] if address else []
         if user:
             idents += [("user", user), *([("user", int(user))] if user.isascii() and user.isdigit() else [])]
         buckets, count = self._consumers.buckets, 0
@@ -184,27 +186,26 @@ class _Reports:
 
 
 def describe(connection: Connection) -> dict[str, Any]:
-    """A connection as it is listed."""
-    groups = sorted(topic[len(GROUP) :] for topic in connection.member.topics if topic.startswith(GROUP))
-    user, outbox, inbox = user_id(connection.user), connection.outbox, connection.inbox
+    """A connection as it is listed. What nobody counts is left out."""
+    facts = facts_of(connection)
     counted = {
-        "last_seen": getattr(inbox, "last_seen", None),
-        "received": getattr(inbox, "received", None),
-        "received_bytes": getattr(inbox, "received_bytes", None),
-        "sent_bytes": getattr(outbox, "sent_bytes", None),
+        "last_seen": facts["last_seen"],
+        "received": facts["messages_in"],
+        "received_bytes": facts["bytes_in"],
+        "sent_bytes": facts["bytes_out"],
     }
     return {
-        "channel": connection.channel_name,
-        "consumer": _name(connection.plan),
-        "path": str(connection.scope.get("path", ""))[:MAX_TEXT],
-        "user": None if user is None else str(user)[:MAX_TEXT],
-        "address": client_address(connection.scope),
-        "opened_at": connection.opened_at,
-        "groups": groups[:MAX_GROUPS],
-        "group_count": len(groups),
-        "queued": outbox.waiting,
-        "sent": outbox.sent,
-        "dropped": outbox.dropped,
+        "channel": facts["connection"],
+        "consumer": facts["consumer"],
+        "path": facts["path"][:MAX_TEXT],
+        "user": facts["user"][:MAX_TEXT] if facts["user"] is not None else None,
+        "address": facts["address"],
+        "opened_at": facts["opened_at"],
+        "groups": facts["groups"][:MAX_GROUPS],
+        "group_count": len(facts["groups"]),
+        "queued": facts["outbox"],
+        "sent": facts["messages_out"],
+        "dropped": facts["dropped"],
         **{name: value for name, value in counted.items() if value is not None},
     }
 
@@ -218,8 +219,8 @@ def _filter(arguments: Mapping[str, Any]) -> Callable[[Connection], bool]:
     def matches(connection: Connection) -> bool:
         return (
             (not group or topic in connection.member.topics)
-            and (not user or _user(connection) == user)
-            and (not address or client_address(connection.scope) == address)
+            and (not user or user_of(connection) == user)
+            and (not address or address_of(connection.scope) == address)
             and (not consumer or _name(connection.plan) == consumer)
             and (not channel or connection.channel_name == channel)
             and (not text or any(text in part.casefold() for part in _searched(connection)))
@@ -229,18 +230,13 @@ def _filter(arguments: Mapping[str, Any]) -> Callable[[Connection], bool]:
 
 
 def _searched(connection: Connection) -> Iterable[str]:
-    yield _user(connection) or ""
-    yield client_address(connection.scope)
+    yield user_of(connection) or ""
+    yield address_of(connection.scope)
     yield connection.channel_name
     yield str(connection.scope.get("path", ""))
     for topic in connection.member.topics:
         if topic.startswith(GROUP):
             yield topic[len(GROUP) :]
-
-
-def _user(connection: Connection) -> str | None:
-    found = user_id(connection.user)
-    return None if found is None else str(found)
 
 
 def _name(plan: Plan) -> str:

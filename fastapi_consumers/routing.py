@@ -201,7 +201,7 @@ def add_routes(router: APIRouter, channel_routes: Sequence[ChannelRoute]) -> Non
     if problems:
         raise ImproperlyConfigured("add_routes()", problems)
     for route in channel_routes:
-        endpoint = endpoint_of(ConsumerApp(route.consumer_class, _compiled(route.dependencies)))
+        endpoint = endpoint_of(_app_of(route, route.dependencies))
         router.add_api_websocket_route(route.path, endpoint, name=route.name)
 
 

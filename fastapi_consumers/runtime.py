@@ -14,7 +14,7 @@ from .actions import Action
 from .addressing import GROUP
 from .admission import Admission
 from .asking import Asking
-from .backends import HistoryBackend, history_backend, presence_store
+from .backends import HistoryBackend, ScheduleBackend, history_backend, presence_store, schedule_backend
 from .builtin_actions import BUILTINS, PRESENCE_BUILTINS
 from .deadlines import Deadlines
 from .declared_events import DeclaredEvents
@@ -36,6 +36,8 @@ from .outreach import Outreach
 from .plan import Defaults, Plan
 from .presence import PresenceStore
 from .reporting import answerers
+from .schedules import F as Function
+from .schedules import Schedules
 from .throttling import Buckets, Rate, RedisBuckets, TokenBuckets
 from .transports import MemoryTransport, Transport
 from .types import CloseCode, Send
@@ -191,6 +193,12 @@ class Consumers(Outreach):
             broker=self._broker,
             observing=self.observing,
         )
+
+    def _new_asking(self) -> Asking:
+        asking = Asking(self.hub)
+        for question, answerer in answerers(self).items():
+            asking.answer(question, answerer)
+        return asking
 
     def _new_draining(self) -> Draining:
         spreads = self._transport.is_distributed

@@ -541,7 +541,7 @@ async def test_what_cannot_be_created_is_refused():
 
 async def test_once_the_process_drains_what_runs_comes_to_its_end_and_nothing_begins():
     begun, gate, runs, ended = asyncio.Event(), asyncio.Event(), [], []
-    app, consumers = app_of()
+    _, consumers = app_of()
 
     @consumers.schedule(every("30s"))
     async def slow() -> None:
@@ -557,14 +557,15 @@ async def test_once_the_process_drains_what_runs_comes_to_its_end_and_nothing_be
         async with asyncio.timeout(20):
             await begun.wait()
             draining = asyncio.create_task(consumers.drain())
-            while consumers.schedules._scheduler is not None:
+            for _turn in range(20):
                 await asyncio.sleep(0)
+            assert consumers.schedules._scheduler is None
             assert ended == []
             gate.set()
             await draining
         assert ended == ["slow"]
         clock.advance(100)
         scheduler.deadlines.look()
-        for _ in range(20):
+        for _turn in range(20):
             await asyncio.sleep(0)
         assert runs == [1]
