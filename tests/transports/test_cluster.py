@@ -224,7 +224,7 @@ async def test_a_node_that_dies_is_replaced_by_its_replica_and_the_others_go_on(
         await told.transport.publish(other, b"meanwhile")
         await until(lambda: (other, b"meanwhile") in told.log)
         await until(lambda: told.transport.is_healthy, 30)
-        assert told.gaps == mine
+        await until(lambda: told.gaps == mine)
         assert {name for name in mine if cluster.owner_of(prefix + name) is replica} == mine
         await told.all_are_heard()
         assert told.lost == 1
