@@ -242,7 +242,7 @@ async def test_a_node_that_dies_and_comes_back_is_served_again(make_cluster, pre
         await told.transport.unsubscribe(min(mine))
         await asyncio.to_thread(node.start)
         await until(lambda: told.transport.is_healthy, 20)
-        assert told.gaps == mine - {min(mine)}
+        await until(lambda: told.gaps == mine - {min(mine)})
         await told.transport.subscribe(min(mine))
         await told.all_are_heard()
 
