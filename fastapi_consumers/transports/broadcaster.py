@@ -9,38 +9,29 @@ comes then is dropped, and the topic's members are told of a gap.
 import asyncio
 import base64
 import logging
-import random
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 from broadcaster import Broadcast
 
 from ..exceptions import BrokerUnavailable, ImproperlyConfigured, MessageTooBig, Problem
 from ..texts import gettext_lazy as _
 from .arrivals import Arrivals
-from .base import Deliver, Transport
-from .broadcaster_link import Disconnected, Link, Subscription, backend_of, end, listener_of, traits_of
+from .base import Deliver
+from .broadcaster_link import Disconnected, Link, Subscription, backend_of, listener_of, traits_of
+from .broker import BrokerTransport, Packet, end, pause_before
 from .channel_names import channel_name
 
 logger = logging.getLogger(__name__)
 
 #: Packets and bytes that may wait to be delivered. Beyond either, what comes is dropped.
 MAX_PACKETS, MAX_BYTES = 4096, 32 << 20
-#: Deliveries between two turns of the event loop.
-DELIVERIES_PER_TURN = 32
-#: Seconds before the second attempt to reconnect, at most; doubled for each that follows, up to the second figure.
-BACKOFF, MAX_BACKOFF = 0.1, 2.0
 #: Backends that are not used: with one, a lone subscriber hears nothing, and the other's streams grow for ever.
 _REDIS = {"RedisBackend", "RedisStreamBackend"}
-
-
-class _Packet(NamedTuple):
-    subscription: Subscription
-    data: bytes
 
 
 class _Gap:
@@ -53,12 +44,13 @@ class _Gap:
         self.may_be_told = asyncio.Event()
 
 
-class BroadcasterTransport(Transport):
+class BroadcasterTransport(BrokerTransport[_Gap]):
     """Carries packets over a backend of ``broadcaster``, as text, in base64, since not every backend takes bytes.
 
-    At most once: what is published while the connection is lost does not reach this process. ``on_gap`` is told of it.
-    A publish that raises may still have been carried out. PostgreSQL carries packets of up to 5997 bytes;
-    ``MessageTooBig`` is raised for larger ones.
+    At most once: what is published while the connection is lost does not reach this process. ``on_gap`` is told of it
+    once everything is subscribed again, and of packets that had to be dropped; where the ``Broadcast`` is yours to
+    connect, at the loss too. A publish that raises may still have been carried out. PostgreSQL carries packets of up to
+    5997 bytes; ``MessageTooBig`` is raised for larger ones.
 
     Args:
         broadcast: a ``Broadcast`` for this app alone, or a function that makes one for each connection. One that you
@@ -70,8 +62,6 @@ class BroadcasterTransport(Transport):
     Raises ``ImproperlyConfigured`` with the code ``broadcast-redis`` for broadcaster's Redis backends.
     """
 
-    is_distributed = True
-
     def __init__(
         self,
         broadcast: Broadcast | Callable[[], Broadcast],
@@ -80,6 +70,7 @@ class BroadcasterTransport(Transport):
         broker_timeout: float = 1.0,
         name: str = "the Broadcast",
     ) -> None:
+        super().__init__()
         self._make = broadcast if not isinstance(broadcast, Broadcast) else None
         self._broadcast = broadcast if isinstance(broadcast, Broadcast) else broadcast()
         if type(backend_of(self._broadcast)).__name__ in _REDIS:
@@ -89,17 +80,8 @@ class BroadcasterTransport(Transport):
         self._prefix = prefix
         self._timeout = broker_timeout
         self.name = name
-        #: Called when the connection was lost and everything is subscribed again, and when packets had to be dropped,
-        #: before anything later is delivered, with those topics whose packets may have been lost, and that are still
-        #: subscribed. When the ``Broadcast`` is yours to connect, it is called at the loss too.
-        self.on_gap: Callable[[Collection[str]], Awaitable[None]] | None = None
-        #: Called when the connection is lost.
-        self.on_lost: Callable[[], None] | None = None
-        #: Packets that were published; that arrived for a subscribed topic; that were dropped because too many waited;
-        #: whose delivery raised.
-        self.packets_out = self.packets_in = self.dropped_packets = self.failed_deliveries = 0
-        #: Connections that were lost; that were made in their place.
-        self.lost_connections = self.reconnects = 0
+        #: Packets that were dropped because too many waited; messages on our channels that are not ours.
+        self.dropped_packets = self.foreign_messages = 0
         self._begin()
 
     def __repr__(self) -> str:
@@ -113,7 +95,7 @@ class BroadcasterTransport(Transport):
         self._is_ours = True
         self._healthy = False
         self._topics: dict[str, Subscription] = {}
-        self._arrivals: Arrivals[_Packet | _Gap] = Arrivals(lambda: False, MAX_PACKETS, MAX_BYTES)
+        self._arrivals: Arrivals[Packet | _Gap] = Arrivals(lambda: False, MAX_PACKETS, MAX_BYTES)
         #: In the queue, for what is dropped until it is told.
         self._dropping: _Gap | None = None
 
@@ -121,6 +103,11 @@ class BroadcasterTransport(Transport):
     def is_healthy(self) -> bool:
         """Whether it is connected and everything is subscribed, as far as is known."""
         return self._healthy
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        own = {"dropped_packets": self.dropped_packets, "foreign_messages": self.foreign_messages}
+        return {**super().counters, **own}
 
     async def open(self, deliver: Deliver) -> None:
         """Connect, once, unless somebody else has. Raises ``ImproperlyConfigured`` if the server refuses us,
@@ -138,7 +125,9 @@ class BroadcasterTransport(Transport):
         self._healthy = True
         self._tasks = (
             asyncio.create_task(self._supervise(self._link), name="fastapi_consumers: Broadcast"),
-            asyncio.create_task(self._deliver_all(deliver), name="fastapi_consumers: Broadcast deliveries"),
+            asyncio.create_task(
+                self._deliver_all(self._arrivals, deliver), name="fastapi_consumers: Broadcast deliveries"
+            ),
         )
 
     def check(self) -> None:
@@ -259,18 +248,13 @@ class BroadcasterTransport(Transport):
             self._arrivals.put(now, 0)
         gap = _Gap(topics)
         self._arrivals.put(gap, 0)
-        if self.on_lost is not None:
-            try:
-                self.on_lost()
-            except Exception:
-                logger.exception("on_lost failed")
+        self._call_on_lost()
         return gap
 
     async def _reconnect(self) -> Link:
         since = time.monotonic()
         for attempt in count():
-            # Jitter, so that all processes do not come at once; the first attempt comes almost at once.
-            await asyncio.sleep(random.random() * min(BACKOFF * 2**attempt / 2, MAX_BACKOFF))
+            await asyncio.sleep(pause_before(attempt))
             try:
                 link = await self._connect()
             except Exception as error:
@@ -309,11 +293,12 @@ class BroadcasterTransport(Transport):
         try:
             data = base64.b64decode(message, validate=True)
         except (ValueError, TypeError):
+            self.foreign_messages += 1
             logger.warning("dropped a message for %r that is not one of ours", topic)
             return
         self.packets_in += 1
         if not self._arrivals.is_full:
-            self._arrivals.put(_Packet(subscription, data), len(data))
+            self._arrivals.put(Packet(subscription, data), len(data))
             return
         self.dropped_packets += 1
         if self._dropping is None:
@@ -323,32 +308,11 @@ class BroadcasterTransport(Transport):
             self._arrivals.put(self._dropping, 0)
         self._dropping.topics.add(topic)
 
-    async def _deliver_all(self, deliver: Deliver) -> None:
-        arrivals = self._arrivals
-        for number in count(1):
-            arrived = await arrivals.get()
-            if isinstance(arrived, _Gap):
-                await self._tell_of_gap(arrived)
-            elif arrived.subscription.is_wanted:
-                topic = arrived.subscription.topic
-                try:
-                    await deliver(topic, arrived.data)
-                except Exception:
-                    self.failed_deliveries += 1
-                    logger.exception("a packet for %r could not be delivered", topic)
-            if number % DELIVERIES_PER_TURN == 0:
-                await asyncio.sleep(0)
-
     async def _tell_of_gap(self, gap: _Gap) -> None:
         await gap.may_be_told.wait()
         if gap is self._dropping:
             self._dropping = None
-        topics = [topic for topic in gap.topics if topic in self._topics]
-        if self.on_gap is not None:
-            try:
-                await self.on_gap(topics)
-            except Exception:
-                logger.exception("on_gap failed")
+        await self._call_on_gap([topic for topic in gap.topics if topic in self._topics])
 
 
 _REDIS_PROBLEM = Problem(

@@ -18,6 +18,8 @@ from weakref import WeakValueDictionary
 
 from broadcaster import Broadcast
 
+from .broker import end
+
 logger = logging.getLogger(__name__)
 
 #: Seconds of silence after which the connection is tried with a message to oneself.
@@ -312,15 +314,6 @@ def listener_of(broadcast: Broadcast) -> "asyncio.Task[Any] | None":
     if task is None or task.done() or task.cancelling() or task.get_loop() is not asyncio.get_running_loop():
         return None
     return task
-
-
-async def end(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel the tasks until they have ended, whatever they do about it."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=0.1)
-    await asyncio.gather(*tasks, return_exceptions=True)  # So that nobody misses what they raised.
 
 
 @contextmanager

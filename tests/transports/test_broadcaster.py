@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from fastapi_consumers import BrokerUnavailable, GroupConsumer, ImproperlyConfigured, action, add_consumers, path
 from fastapi_consumers.testing import CallError, WebsocketCommunicator, lifespan
-from fastapi_consumers.transports import broadcaster, broadcaster_link
+from fastapi_consumers.transports import broadcaster, broadcaster_link, broker
 from fastapi_consumers.transports.broadcaster import BroadcasterTransport
 from fastapi_consumers.transports.channel_names import channel_name
 from tests.transports.tools import Received
@@ -122,6 +122,9 @@ async def test_the_users_own_channels_and_foreign_messages_on_ours_do_no_harm(ca
         await client.assert_event("said", "hi")
     dropped = [record for record in caplog.records if "dropped" in record.getMessage()]
     assert [record.levelno for record in dropped] == [logging.WARNING] * 3
+    found = app.state.consumers.health()
+    # Two are no base64, the third one is no packet.
+    assert (found["transport"]["foreign_messages"], found["bad_packets"]) == (2, 1)
 
 
 class Backend:
@@ -319,7 +322,7 @@ async def test_a_backend_that_goes_silent_without_a_word_is_noticed(backend, tra
 
 
 async def test_it_goes_on_trying_while_it_cannot_connect_or_subscribe(backend, transport, monkeypatch, caplog):
-    monkeypatch.setattr(broadcaster, "MAX_BACKOFF", 0.02)
+    monkeypatch.setattr(broker, "MAX_BACKOFF", 0.02)
     caplog.set_level(logging.INFO)
     told = watch(transport)
     await transport.open(nothing)
@@ -334,6 +337,18 @@ async def test_it_goes_on_trying_while_it_cannot_connect_or_subscribe(backend, t
     await until(lambda: told == ["lost", ["t"], "lost", ["t"]])
     backend.failing = {"subscribe"}
     await transport.close()
+
+
+async def test_it_goes_on_trying_however_long_it_takes(backend, transport, monkeypatch, caplog):
+    monkeypatch.setattr(broker, "MAX_BACKOFF", 0.0)
+    await transport.open(nothing)
+    await transport.subscribe("t")
+    caplog.set_level(logging.INFO)
+    backend.failing = {"connect"}
+    backend.break_listener(OSError("gone"))
+    await until(lambda: len(caplog.records) > 1200)  # A float cannot be doubled as often.
+    backend.failing = set()
+    await until(lambda: transport.is_healthy)
 
 
 async def test_hooks_that_fail_are_logged_and_harm_nothing(backend, transport, caplog):

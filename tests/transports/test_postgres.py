@@ -5,16 +5,12 @@ import logging
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 import uuid
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
-import websockets
 from broadcaster import Broadcast
 from fastapi import FastAPI
 
@@ -32,7 +28,7 @@ from fastapi_consumers.transports.broadcaster import BroadcasterTransport
 from fastapi_consumers.transports.urls import transport_of
 from tests.conftest import Postgres
 from tests.transports import test_contract
-from tests.transports.tools import Received, until_end
+from tests.transports.tools import opened, two_server_processes_share_a_room, until, until_end
 
 # The contract, on this transport: its tests and fixtures, with `make_transport` as it is below; but for tests of Redis.
 globals().update(
@@ -83,27 +79,6 @@ def own_postgres(mortal):
     yield mortal
     if not (mortal.folder / "data" / "postmaster.pid").exists():
         mortal.start()
-
-
-@asynccontextmanager
-async def opened(*transports):
-    """The transports, open, each with what it received."""
-    async with AsyncExitStack() as stack:
-        found = []
-        for each in transports:
-            found.append(Received())
-            stack.push_async_callback(each.close)
-            await each.open(found[-1].deliver)
-        yield found
-
-
-async def until(holds, timeout=15.0):
-    """Wait until it holds; returns how long that took."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < timeout, "it never came to this"
-        await asyncio.sleep(0.005)
-    return time.monotonic() - began
 
 
 async def ask(url, query, *arguments):
@@ -404,51 +379,5 @@ async def test_many_who_join_one_group_at_once_all_hear(postgres_url, prefix):
             await client.assert_event("said", "hi", "room.a")
 
 
-APP = """
-import os
-from fastapi import FastAPI
-from fastapi_consumers import GroupConsumer, action, add_consumers, path
-
-class Room(GroupConsumer):
-    groups = ["room"]
-
-    @action
-    async def say(self, text: str) -> int:
-        await self.broadcast("said", text)
-        return os.getpid()
-
-app = FastAPI()
-add_consumers(app, [path("/room", Room)], url=os.environ["BROKER"])
-"""
-
-
 async def test_two_server_processes_share_a_room(postgres_url, prefix, tmp_path):
-    (tmp_path / "two_processes.py").write_text(APP)
-    processes, ports = [], []
-
-    def start(command, fd, environment):
-        return subprocess.Popen(command, cwd=tmp_path, pass_fds=[fd], env=environment)
-
-    try:
-        for _ in range(2):
-            with socket.socket() as listening:
-                listening.bind(("127.0.0.1", 0))
-                listening.listen()
-                ports.append(listening.getsockname()[1])
-                fd = listening.fileno()
-                command = [sys.executable, "-m", "uvicorn", "two_processes:app", "--fd", str(fd)]
-                environment = {**os.environ, "BROKER": f"{postgres_url}?prefix={prefix}"}
-                processes.append(await asyncio.to_thread(start, command, fd, environment))
-        urls = [f"ws://127.0.0.1:{port}/room" for port in ports]
-        async with asyncio.timeout(30):
-            async with websockets.connect(urls[0]) as alice, websockets.connect(urls[1]) as bob:
-                for number, (speaker, other) in enumerate(((alice, bob), (bob, alice))):
-                    await speaker.send(f'{{"action":"say","request_id":1,"data":{{"text":"{number}"}}}}')
-                    event = f'{{"type":"event","event":"said","group":"room","data":"{number}"}}'
-                    assert event in [await speaker.recv(), await speaker.recv()]
-                    assert await other.recv() == event
-    finally:
-        for process in processes:
-            process.terminate()
-        codes = [await asyncio.to_thread(process.wait, 20) for process in processes]
-    assert all(code in (0, -signal.SIGTERM) for code in codes), codes
+    await two_server_processes_share_a_room(f"{postgres_url}?prefix={prefix}", tmp_path)

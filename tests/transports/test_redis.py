@@ -2,16 +2,11 @@
 
 import asyncio
 import logging
-import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
-import websockets
 from fastapi import FastAPI
 
 from fastapi_consumers import (
@@ -29,7 +24,16 @@ from fastapi_consumers.testing import CallError, WebsocketCommunicator, lifespan
 from fastapi_consumers.transports import RedisTransport, arrivals
 from fastapi_consumers.transports.redis import link as module
 from fastapi_consumers.transports.redis.link import Link
-from tests.transports.tools import Received, fails_to_open, opened, own_tasks, until, until_end, works
+from tests.transports.tools import (
+    Received,
+    fails_to_open,
+    opened,
+    own_tasks,
+    two_server_processes_share_a_room,
+    until,
+    until_end,
+    works,
+)
 
 
 @pytest.fixture
@@ -350,8 +354,8 @@ async def test_an_idle_connection_is_kept(own_broker, monkeypatch):
 
 
 async def test_closing_is_prompt_and_leaves_no_task_even_while_reconnecting(own_broker, monkeypatch):
-    monkeypatch.setattr(module, "MAX_BACKOFF", 100)
-    monkeypatch.setattr(module, "BACKOFF", 100)
+    for name in ("MAX_BACKOFF", "BACKOFF"):
+        monkeypatch.setattr(f"fastapi_consumers.transports.broker.{name}", 100)
     transport = RedisTransport(own_broker.url)
     await transport.open(Received().deliver)
     await transport.subscribe("t")
@@ -789,53 +793,5 @@ async def test_an_app_that_is_given_a_wrong_url_says_so_without_its_secrets():
         assert "secret" not in str(caught.value)
 
 
-APP = """
-import os
-from fastapi import FastAPI
-from fastapi_consumers import GroupConsumer, action, add_consumers, path
-
-class Room(GroupConsumer):
-    groups = ["room"]
-
-    @action
-    async def say(self, text: str) -> int:
-        await self.broadcast("said", text)
-        return os.getpid()
-
-app = FastAPI()
-add_consumers(app, [path("/room", Room)], url=os.environ["BROKER"])
-"""
-
-
 async def test_two_server_processes_share_a_room(broker, prefix, tmp_path):
-    (tmp_path / "two_processes.py").write_text(APP)
-    processes, ports = [], []
-
-    def start(command, fd, environment):
-        return subprocess.Popen(command, cwd=tmp_path, pass_fds=[fd], env=environment)
-
-    try:
-        for _ in range(2):
-            with socket.socket() as listening:
-                listening.bind(("127.0.0.1", 0))
-                listening.listen()
-                ports.append(listening.getsockname()[1])
-                fd = listening.fileno()
-                command = [sys.executable, "-m", "uvicorn", "two_processes:app", "--fd", str(fd)]
-                environment = {**os.environ, "BROKER": f"{broker.url}?prefix={prefix}"}
-                processes.append(await asyncio.to_thread(start, command, fd, environment))
-        urls = [f"ws://127.0.0.1:{port}/room" for port in ports]
-        async with asyncio.timeout(30):
-            async with websockets.connect(urls[0]) as alice, websockets.connect(urls[1]) as bob:
-                for number, socket_ in enumerate((alice, bob)):
-                    await socket_.send(f'{{"action":"say","request_id":1,"data":{{"text":"{number}"}}}}')
-                    frames = [await socket_.recv(), await socket_.recv()]
-                    other = await (bob if socket_ is alice else alice).recv()
-                    event = f'{{"type":"event","event":"said","group":"room","data":"{number}"}}'
-                    assert event in frames
-                    assert other == event
-    finally:
-        for process in processes:
-            process.terminate()
-        codes = [await asyncio.to_thread(process.wait, 20) for process in processes]
-    assert all(code in (0, -signal.SIGTERM) for code in codes), codes
+    await two_server_processes_share_a_room(f"{broker.url}?prefix={prefix}", tmp_path)

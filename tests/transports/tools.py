@@ -1,10 +1,16 @@
 """What the tests of transports share."""
 
 import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+import websockets
 
 
 class Received:
@@ -12,9 +18,13 @@ class Received:
 
     def __init__(self):
         self._queue = asyncio.Queue()
+        #: Whether each delivery raises, after it has been noted.
+        self.deliver_raises = False
 
     async def deliver(self, topic, packet):
         self._queue.put_nowait((topic, packet))
+        if self.deliver_raises:
+            raise LookupError("in deliver")
 
     async def next(self):
         return await asyncio.wait_for(self._queue.get(), 5)
@@ -52,7 +62,7 @@ async def until_end(transport, received):
     return found
 
 
-async def until(holds, timeout=10.0):
+async def until(holds, timeout=15.0):
     """Wait until it holds; returns how long that took."""
     began = time.monotonic()
     while not holds():
@@ -90,3 +100,54 @@ async def works(transport):
         await transport.subscribe("t")
         await transport.publish("t", bytes(range(256)))
         assert await received.next() == ("t", bytes(range(256)))
+
+
+APP = """
+import os
+from fastapi import FastAPI
+from fastapi_consumers import GroupConsumer, action, add_consumers, path
+
+class Room(GroupConsumer):
+    groups = ["room"]
+
+    @action
+    async def say(self, text: str) -> int:
+        await self.broadcast("said", text)
+        return os.getpid()
+
+app = FastAPI()
+add_consumers(app, [path("/room", Room)], url=os.environ["BROKER"])
+"""
+
+
+async def two_server_processes_share_a_room(url, folder):
+    """What is said to one server is heard at the other, and the other way round. `folder` is for the app's module."""
+    (folder / "two_processes.py").write_text(APP)
+    processes, ports = [], []
+
+    def start(command, fd, environment):
+        return subprocess.Popen(command, cwd=folder, pass_fds=[fd], env=environment)
+
+    try:
+        for _ in range(2):
+            with socket.socket() as listening:
+                listening.bind(("127.0.0.1", 0))
+                listening.listen()
+                ports.append(listening.getsockname()[1])
+                fd = listening.fileno()
+                command = [sys.executable, "-m", "uvicorn", "two_processes:app", "--fd", str(fd)]
+                environment = {**os.environ, "BROKER": url}
+                processes.append(await asyncio.to_thread(start, command, fd, environment))
+        urls = [f"ws://127.0.0.1:{port}/room" for port in ports]
+        async with asyncio.timeout(30):
+            async with websockets.connect(urls[0]) as alice, websockets.connect(urls[1]) as bob:
+                for number, (speaker, other) in enumerate(((alice, bob), (bob, alice))):
+                    await speaker.send(f'{{"action":"say","request_id":1,"data":{{"text":"{number}"}}}}')
+                    event = f'{{"type":"event","event":"said","group":"room","data":"{number}"}}'
+                    assert event in [await speaker.recv(), await speaker.recv()]
+                    assert await other.recv() == event
+    finally:
+        for process in processes:
+            process.terminate()
+        codes = [await asyncio.to_thread(process.wait, 20) for process in processes]
+    assert all(code in (0, -signal.SIGTERM) for code in codes), codes

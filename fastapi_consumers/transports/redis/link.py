@@ -13,7 +13,6 @@ it gives their slot away, with the same words as if it had been asked.
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -30,7 +29,8 @@ from ...redis_client import FAILURES, Node, RedisClient
 from ...redis_client.cluster import redirection_of, slot_of
 from ...redis_client.servers import disconnect
 from ..arrivals import Arrivals
-from .subscription import Gap, Packet, Subscription
+from ..broker import Packet, end, pause_before
+from .subscription import Gap, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +38,8 @@ logger = logging.getLogger(__name__)
 TOPICS_PER_COMMAND = 1000
 #: Seconds after which an idle connection is pinged. One that is silent for this and the timeout is lost.
 PING_INTERVAL = 5.0
-#: Seconds before the second attempt to reconnect, at most; doubled for each that follows, up to the second figure.
-BACKOFF, MAX_BACKOFF = 0.1, 2.0
 
 _SUBSCRIBE, _UNSUBSCRIBE = False, True
-
-
-def pause_before(attempt: int) -> float:
-    """Seconds before an attempt, counted from 0. Random, so that all processes do not come at once."""
-    return random.random() * min(BACKOFF * 2.0 ** min(attempt, 30) / 2, MAX_BACKOFF)
 
 
 class Owner(Protocol):
@@ -367,19 +360,3 @@ class Link:
             if subscription.was_confirmed:
                 self._owner.missed.add(subscription)
             self._owner.displaced(subscription)
-
-
-async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel them, and wait until they have ended."""
-    for task in tasks:
-        task.add_done_callback(_look_at)  # So that nobody misses what they raised, even if this is cancelled.
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        # Python 3.11's wait_for, which redis-py sends with, may swallow a cancellation.
-        await asyncio.wait(pending, timeout=0.1)
-
-
-def _look_at(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -37,13 +37,6 @@ class Subscription:
             self.confirmed.exception()
 
 
-class Packet(NamedTuple):
-    """Arrived for a subscription."""
-
-    subscription: Subscription
-    data: bytes
-
-
 class Gap(NamedTuple):
     """Stands in the queue between what arrived before something was lost and what arrived after."""
 

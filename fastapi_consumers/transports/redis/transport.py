@@ -13,20 +13,18 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
 from itertools import count
 
 from ...exceptions import BrokerUnavailable
 from ...redis_client import FAILURES, Node, RedisClient
 from ..arrivals import Arrivals
-from ..base import Deliver, OnGap, OnLost, Transport
-from .link import Link, end, pause_before
-from .subscription import Gap, Packet, Subscription
+from ..base import Deliver
+from ..broker import BrokerTransport, Packet, end, pause_before
+from .link import Link
+from .subscription import Gap, Subscription
 
 logger = logging.getLogger(__name__)
 
-#: Deliveries between two turns of the event loop.
-DELIVERIES_PER_TURN = 32
 #: Seconds after which it is asked who serves what although nothing seems wrong: a server may have lost its office
 #: without a word, for example when it is cut off from the others.
 WATCH_INTERVAL = 10.0
@@ -34,7 +32,7 @@ WATCH_INTERVAL = 10.0
 DOUBT = 2.0
 
 
-class RedisTransport(Transport):
+class RedisTransport(BrokerTransport[Gap]):
     """Carries packets over Redis or Valkey, to which all processes connect: one server, Sentinel, or a cluster.
 
     At most once: what is published while a process has lost its connection does not reach that process. ``on_gap`` is
@@ -47,19 +45,11 @@ class RedisTransport(Transport):
             own for publishing.
     """
 
-    is_distributed = True
-    counts_subscribers = True
-
     def __init__(self, url: str | RedisClient, *, prefix: str | None = None, broker_timeout: float = 1.0) -> None:
+        super().__init__()
         self.client = url if isinstance(url, RedisClient) else RedisClient(url, timeout=broker_timeout)
         self._prefix = prefix if prefix is not None else self.client.prefix
         self._timeout = broker_timeout
-        self.on_gap: OnGap | None = None
-        self.on_lost: OnLost | None = None
-        #: Packets that were published; that arrived for a subscribed topic; whose delivery raised.
-        self.packets_out = self.packets_in = self.failed_deliveries = 0
-        #: Connections that were lost; that were made in their place.
-        self.lost_connections = self.reconnects = 0
         self._begin()
 
     def __repr__(self) -> str:
@@ -92,16 +82,6 @@ class RedisTransport(Transport):
         """Whether it is connected and everything is subscribed, as far as is known."""
         return bool(self._tasks) and not self.missed and not any(link.is_lost for link in self._links.values())
 
-    @property
-    def counters(self) -> Mapping[str, int]:
-        return {
-            "packets_out": self.packets_out,
-            "packets_in": self.packets_in,
-            "failed_deliveries": self.failed_deliveries,
-            "lost_connections": self.lost_connections,
-            "reconnects": self.reconnects,
-        }
-
     async def open(self, deliver: Deliver) -> None:
         """Connect, once. Raises ``ImproperlyConfigured`` if the server refuses us or is of another kind than the URL
         says, ``BrokerUnavailable`` if it does not answer; the notes of the latter tell what was tried.
@@ -116,7 +96,8 @@ class RedisTransport(Transport):
         except FAILURES as error:
             raise self.client.startup_error(error) from error
         self._wake = wake
-        tasks = [asyncio.create_task(self._deliver_all(deliver), name="fastapi_consumers: Redis deliveries")]
+        delivering = self._deliver_all(self.arrivals, deliver)
+        tasks = [asyncio.create_task(delivering, name="fastapi_consumers: Redis deliveries")]
         if self.client.can_move:
             tasks.append(asyncio.create_task(self._watch(), name="fastapi_consumers: Redis watcher"))
             self.client.listeners.append(self._assign_all)
@@ -291,35 +272,11 @@ class RedisTransport(Transport):
 
     def _note_trouble_or_its_end(self) -> None:
         was_troubled, self._is_troubled = self._is_troubled, not self.is_healthy
-        if self._is_troubled and not was_troubled and self.on_lost is not None:
-            try:
-                self.on_lost()
-            except Exception:
-                logger.exception("on_lost failed")
-
-    # Delivery
-
-    async def _deliver_all(self, deliver: Deliver) -> None:
-        arrivals = self.arrivals
-        for number in count(1):
-            arrived = await arrivals.get()
-            if isinstance(arrived, Gap):
-                await self._tell_of_gap(arrived)
-            elif arrived.subscription.is_wanted:
-                topic = arrived.subscription.topic
-                try:
-                    await deliver(topic, arrived.data)
-                except Exception:
-                    self.failed_deliveries += 1
-                    logger.exception("a packet for %r could not be delivered", topic)
-            if number % DELIVERIES_PER_TURN == 0:
-                await asyncio.sleep(0)
+        if self._is_troubled and not was_troubled:
+            self._call_on_lost()
 
     async def _tell_of_gap(self, gap: Gap) -> None:
         self._note_trouble_or_its_end()
         topics = [each.topic for each in gap.subscriptions if each.is_wanted]
-        if topics and self.on_gap is not None:
-            try:
-                await self.on_gap(topics)
-            except Exception:
-                logger.exception("on_gap failed")
+        if topics:
+            await self._call_on_gap(topics)
