@@ -89,6 +89,8 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     overflow: ClassVar[Overflow]
     max_outbox: ClassVar[int]
     max_outbox_bytes: ClassVar[int]
+    max_recovery: ClassVar[int]
+    max_recovery_bytes: ClassVar[int]
     write_timeout: ClassVar[float]
     authentication_timeout: ClassVar[float]
     authentication_grace: ClassVar[float]

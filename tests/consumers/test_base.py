@@ -1,6 +1,7 @@
 """``Consumer``: raw text and bytes, with the names and meanings of Django Channels."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -16,6 +17,7 @@ from fastapi_consumers import (
     event,
     path,
 )
+from fastapi_consumers.attributes import OPTION_NAMES
 from fastapi_consumers.testing import SocketClosed, WebsocketCommunicator
 
 
@@ -365,6 +367,20 @@ async def test_as_asgi_overrides_options_and_leaves_the_class_alone():
     assert await client.connect() == (False, 4403)
     await client.wait()
     assert Room._meta.permissions is None
+
+
+@pytest.mark.parametrize("name", OPTION_NAMES)
+def test_every_option_is_an_attribute_that_as_asgi_overrides(name):
+    class Plain(GroupConsumer):
+        pass
+
+    assert vars(Plain.as_asgi(**{name: None}).consumer_class)[name] is None  # Back to the default.
+
+
+def test_every_option_is_in_the_tables_of_the_docs():
+    text = (Path(__file__).parents[2] / "docs" / "consumers.md").read_text(encoding="utf-8")
+    rows = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("|"))
+    assert [name for name in OPTION_NAMES if f"`{name}`" not in rows] == []
 
 
 def test_as_asgi_names_arguments_that_are_no_option():
