@@ -1,7 +1,7 @@
 """One set of stores for all tests of histories, and a clock that the tests turn."""
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -11,33 +11,13 @@ from redis import Redis
 
 from fastapi_consumers.history import HistoryStore, MemoryHistoryStore, RedisHistoryStore
 from fastapi_consumers.history.sql import SQLHistoryStore
-from tests.transports.conftest import Broker, Cluster
+from tests.transports.conftest import Broker, Cluster, broker, cluster, make_broker, own_broker
+
+__all__ = ["broker", "cluster", "make_broker", "own_broker"]
 
 ALL = ("memory", "redis", "cluster", "sqlite", "postgres")
 #: Those that several store objects, and processes, can share.
 SHARED = ("redis", "cluster", "sqlite", "postgres")
-
-
-@pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    server = Broker(tmp_path_factory.mktemp("valkey"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    nodes = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield nodes
-    nodes.stop()
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[Broker]:
-    """A server that the test may kill."""
-    server = Broker(tmp_path)
-    yield server
-    server.stop()
 
 
 class Clock:
