@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, NamedTuple
 from uuid import UUID
@@ -140,47 +141,20 @@ SEQUENCES: dict[str, Callable[[int], Any]] = {
 }
 
 
-@pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
-@given(count=counts, size=sizes)
-def test_by_cursor_a_sequence_is_walked_there_and_back(make: Callable[[int], Any], count: int, size: int) -> None:
-    forwards, backwards = run(
-        walk(
-            CursorPagination(),
-            lambda: make(count),
-            lambda cursor: CursorParams(limit=size, cursor=cursor),
-            CursorParams(limit=size),
-        )
-    )
-    assert flat(forwards) == list(range(count))
-    assert backwards == forwards
+#: A class, and its parameters for the first page of some size, and for one that a page names.
+WAYS: dict[str, tuple[BasePagination, Callable[..., PageParams]]] = {
+    "cursor": (CursorPagination(), lambda size, cursor=None: CursorParams(limit=size, cursor=cursor)),
+    "offset": (LimitOffsetPagination(), lambda size, offset=0: LimitOffsetParams(limit=size, offset=offset)),
+    "number": (PageNumberPagination(), lambda size, page=1: PageNumberParams(page_size=size, page=page)),
+}
 
 
 @pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
+@pytest.mark.parametrize("way", WAYS)
 @given(count=counts, size=sizes)
-def test_by_offset_a_sequence_is_walked_there_and_back(make: Callable[[int], Any], count: int, size: int) -> None:
-    forwards, backwards = run(
-        walk(
-            LimitOffsetPagination(),
-            lambda: make(count),
-            lambda offset: LimitOffsetParams(limit=size, offset=offset),
-            LimitOffsetParams(limit=size),
-        )
-    )
-    assert flat(forwards) == list(range(count))
-    assert backwards == forwards
-
-
-@pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
-@given(count=counts, size=sizes)
-def test_by_number_a_sequence_is_walked_there_and_back(make: Callable[[int], Any], count: int, size: int) -> None:
-    forwards, backwards = run(
-        walk(
-            PageNumberPagination(),
-            lambda: make(count),
-            lambda page: PageNumberParams(page_size=size, page=page),
-            PageNumberParams(page_size=size),
-        )
-    )
+def test_a_sequence_is_walked_there_and_back(make: Callable[[int], Any], way: str, count: int, size: int) -> None:
+    pagination, params = WAYS[way]
+    forwards, backwards = run(walk(pagination, lambda: make(count), partial(params, size), params(size)))
     assert flat(forwards) == list(range(count))
     assert backwards == forwards
 
