@@ -101,10 +101,16 @@ class Attributes:
         self._problems = problems
 
     def _find(self, name: str) -> tuple[Any, str]:
-        """The value of the nearest class that sets it, and where that is."""
+        """The value of the nearest class that sets it, and where that is; nothing if it is a marked method.
+
+        A method that stands in an option's way is a mistake of its own, which is told elsewhere.
+        """
         for klass in self._mro:
             if name in vars(klass):
-                return vars(klass)[name], f"{klass.__qualname__}.{name}"
+                value = vars(klass)[name]
+                if isinstance(value, FunctionType) and (hasattr(value, ACTION_MARK) or hasattr(value, EVENT_MARK)):
+                    break
+                return value, f"{klass.__qualname__}.{name}"
         return None, ""
 
     def _mistake(self, name: str, where: str, value: Any, expected: str, fix: str) -> None:
@@ -115,7 +121,8 @@ class Attributes:
         if value is None:
             return None, where
         if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-            self._mistake(name, where, value, f"a list of {expected}", f"write `{name} = [{value!r}]`")
+            entry = value.__name__ if isinstance(value, type) else repr(value)
+            self._mistake(name, where, value, f"a list of {expected}", f"write `{name} = [{entry}]`")
             return (), where
         return value, where
 
@@ -146,8 +153,6 @@ class Attributes:
     def history(self) -> History | None:
         value, where = self._find("history")
         if value is not None and not isinstance(value, History):
-            if isinstance(value, FunctionType):
-                return None  # A method that stands in the option's way; said elsewhere.
             self._mistake("history", where, value, "a History, or None", "write `history = History(size=1000)`")
             return None
         return value
@@ -170,14 +175,10 @@ class Attributes:
 
     def pagination(self) -> BasePagination | None:
         value, where = self._find("pagination_class")
-        if isinstance(value, FunctionType):
-            return None  # As in history().
         return checked_pagination(value, where, self._problems)
 
     def presence(self) -> Presence | None:
         value, where = self._find("presence")
-        if isinstance(value, FunctionType) and (hasattr(value, ACTION_MARK) or hasattr(value, EVENT_MARK)):
-            return None  # A method that stands in the option's way; said elsewhere.
         if value is not None and not isinstance(value, Presence):
             fix = "write `presence = Presence(key=lambda consumer: consumer.user.id)`"
             self._mistake("presence", where, value, "an instance of fastapi_consumers.presence.Presence", fix)

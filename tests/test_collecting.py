@@ -1,7 +1,10 @@
 """Every mistake of a class: all in one error when the class is made, each with a stable code and a text for people."""
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -10,6 +13,7 @@ from pydantic import BaseModel
 
 from fastapi_consumers import (
     Consumer,
+    CursorPagination,
     GroupConsumer,
     ImproperlyConfigured,
     JSONConsumer,
@@ -18,8 +22,13 @@ from fastapi_consumers import (
     action,
     event,
 )
+from fastapi_consumers.attributes import OPTION_NAMES
 from fastapi_consumers.permissions import IsAuthenticated
+from fastapi_consumers.presence import Presence
 from fastapi_consumers.serializers import ResponseSerializer
+
+#: Where an object lies, which is another place in each process that collects tests.
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Say(BaseModel):
@@ -45,9 +54,11 @@ def with_attribute(**attributes: Any) -> Callable[[], Any]:
     return lambda: type(GroupConsumer)("Room", (GroupConsumer,), attributes)
 
 
-def text_of(error: ImproperlyConfigured) -> str:
-    """The text with line numbers replaced, so that it stays when the file changes."""
-    return re.sub(r"line \d+", "line N", str(error))
+def text_of(error: Any) -> str:
+    """The text without line numbers, addresses, and what pydantic and FastAPI say in their own words."""
+    text = re.sub(r"line \d+", "line N", ADDRESS.sub("", str(error)))
+    text = re.sub(r"(pydantic cannot \w+:|cannot be used: Invalid args).*", r"\1 …", text)
+    return re.sub(r"\[Depends\(.*\)\]", "[Depends(…)]", text)
 
 
 def test_all_mistakes_of_a_class_are_told_together() -> None:
@@ -161,32 +172,33 @@ async def depends_on_request(self: Any, x: Annotated[None, Depends(takes_takes_r
 async def depends_on_body(self: Any, x: Annotated[None, Depends(takes_body)]) -> None: ...
 
 
+BAD_SIGNATURES: list[tuple[Any, str]] = [
+    (no_consumer, "action-without-self"),
+    (keyword_consumer, "action-without-self"),
+    (value_first, "action-without-self"),
+    (model_first, "action-without-self"),
+    (unannotated, "action-parameter-without-annotation"),
+    (star, "action-variadic-parameter"),
+    (double_star, "action-variadic-parameter"),
+    (positional_only, "action-positional-only-parameter"),
+    (data_and_field, "action-data-and-fields"),
+    (body, "action-body-parameter"),
+    (form, "action-body-parameter"),
+    (file, "action-body-parameter"),
+    (request, "action-http-parameter"),
+    (tasks, "action-http-parameter"),
+    (not_a_type, "action-annotation"),
+    (unknown_type, "action-payload-type"),
+    (unknown_whole, "action-payload-type"),
+    (unknown_return, "action-return-type"),
+    (header_of_object, "action-dependency"),
+    (depends_on_request, "action-dependency"),
+    (depends_on_body, "action-dependency"),
+]
+
+
 @pytest.mark.parametrize(
-    ("function", "code"),
-    [
-        (no_consumer, "action-without-self"),
-        (keyword_consumer, "action-without-self"),
-        (value_first, "action-without-self"),
-        (model_first, "action-without-self"),
-        (unannotated, "action-parameter-without-annotation"),
-        (star, "action-variadic-parameter"),
-        (double_star, "action-variadic-parameter"),
-        (positional_only, "action-positional-only-parameter"),
-        (data_and_field, "action-data-and-fields"),
-        (body, "action-body-parameter"),
-        (form, "action-body-parameter"),
-        (file, "action-body-parameter"),
-        (request, "action-http-parameter"),
-        (tasks, "action-http-parameter"),
-        (not_a_type, "action-annotation"),
-        (unknown_type, "action-payload-type"),
-        (unknown_whole, "action-payload-type"),
-        (unknown_return, "action-return-type"),
-        (header_of_object, "action-dependency"),
-        (depends_on_request, "action-dependency"),
-        (depends_on_body, "action-dependency"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
+    ("function", "code"), BAD_SIGNATURES, ids=[function.__name__ for function, _ in BAD_SIGNATURES]
 )
 def test_a_signature_that_cannot_be_an_actions_is_refused(function: Any, code: str) -> None:
     assert mistakes_of(with_method(action("say")(function))) == [code]
@@ -212,7 +224,14 @@ RESERVED = [
 def test_a_method_name_that_means_something_else_is_no_actions(name: str) -> None:
     async def function(self: Any) -> None: ...
 
-    assert "action-shadows-attribute" in mistakes_of(with_method(action(function), name))
+    assert mistakes_of(with_method(action(function), name)) == ["action-shadows-attribute"]
+
+
+@pytest.mark.parametrize("name", OPTION_NAMES)
+def test_a_method_without_a_mark_is_no_option(name: str) -> None:
+    def function(self: Any) -> None: ...
+
+    assert mistakes_of(with_method(function, name)) == [f"bad-{name.replace('_', '-')}"]
 
 
 @pytest.mark.parametrize("name", ["close", "send", "connect", "history", "presence", "on_join"])
@@ -313,9 +332,6 @@ def test_a_codec_of_ones_own_is_a_class_method(name: str) -> None:
     with_method(classmethod(function), name)()
     with_method(staticmethod(function), name)()
 
-
-#: Where an object lies, which is another place in each process that collects tests.
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"permission_classes": [Say]}, "bad-permission-classes"),
@@ -477,3 +493,63 @@ def test_options_that_are_right_are_kept() -> None:
     assert meta.response_serializer_class is Answer
     assert meta.limits == {"max_connections": 2}
     assert (meta.accept_refused, meta.allowed_origins) == (True, ("https://example.com",))
+
+
+def each_mistake() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """One class for each mistake that the tests above know of, and what is wrong with it."""
+    for function, _ in BAD_SIGNATURES:
+        yield f"signature: {function.__name__}", with_method(action("say")(function))
+    for attributes, _ in BAD_OPTIONS:
+        yield f"option: {text_of(attributes)}", with_attribute(**attributes)
+
+    for options in BAD_ACTION_OPTIONS:
+        yield f"@action option: {options}", with_method(action(**options)(method()))
+    for policies in ({"permission_classes": [Say]}, {"throttle_classes": ["often"]}):
+        yield f"@action policies: {policies}", with_method(action(**policies)(method()))
+    yield "a wire name that is none", with_method(action("")(method()))
+    for name in RESERVED:
+        yield f"an action named {name}", with_method(action(method()), name)
+    yield "an event method named close", with_method(event("x")(method()), "close")
+    for wrap in (staticmethod, classmethod, property):
+        yield f"@action around {wrap.__name__}", with_method(wrap(action("x")(method())))
+        yield f"@event around {wrap.__name__}", with_method(wrap(event("x")(method())))
+    yield "action and event", with_method(action(event("say")(method())))
+    yield "two actions of one name", with_attribute(say=action("say")(method()), shout=action("say")(method()))
+    yield "two methods for one type", with_attribute(a=event("x")(method()), b=event("x")(method()))
+    yield "a codec that is no class method", with_method(method(), "encode_json")
+
+    class Base(GroupConsumer):
+        shout = action("shout")(method())
+        listen = event("x")(method())
+
+    for name in ("shout", "listen"):
+        yield f"an override of {name} without a mark", partial(type(Base), "Sub", (Base,), {name: method()})
+    yield "actions out of reach", partial(type(Consumer), "Room", (Consumer,), {"say": action("say")(method())})
+    presence = Presence(key=lambda consumer: "x")
+    yield "presence out of reach", partial(type(JSONConsumer), "Room", (JSONConsumer,), {"presence": presence})
+    paged = action("say", pagination_class=CursorPagination)(method())
+    yield "a pagination without parameters", partial(type(JSONConsumer), "Room", (JSONConsumer,), {"say": paged})
+
+
+def method() -> Any:
+    """Another one each time, since a mark stays on its function."""
+
+    async def say(self: Any) -> None: ...
+
+    return say
+
+
+SNAPSHOT = Path(__file__).with_name("mistakes.txt")
+
+
+def test_the_text_of_every_mistake() -> None:
+    """``UPDATE_SNAPSHOTS=1 pytest tests/test_collecting.py`` writes the file anew; look at what has changed."""
+    texts: list[str] = []
+    for title, make in each_mistake():
+        with pytest.raises(ImproperlyConfigured) as caught:
+            make()
+        _, _, mistakes = text_of(caught.value).partition("\n\n")
+        texts.append(f"# {title}\n{mistakes}\n")
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        SNAPSHOT.write_text("\n".join(texts), encoding="utf-8")
+    assert "\n".join(texts) == SNAPSHOT.read_text(encoding="utf-8")
