@@ -33,4 +33,4 @@ def _response(connection: HTTPConnection, error: ConsumerError) -> Response:
     return Response(encode_json({"error": told.body()}), told.http_status, headers, "application/json")
 
 
-answer_consumer_error.is_default = True  # type: ignore[attr-defined]
+answer_consumer_error.is_default = True  # type: ignore[attr-defined]  # a mark on the function

@@ -42,7 +42,7 @@ class Cancelling:
         if task is not None:
             self.tasks[task] = None
             # A task that has not begun would never get to its answer; it looks for itself.
-            if inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
+            if inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]  # ours are of coroutines
                 task.cancel()
             return True
         if self.current == request_id and own is not None and own is not asyncio.current_task():

@@ -98,7 +98,7 @@ def _short(error: BaseException) -> str:
 
 def encode_msgpack(value: Any) -> bytes:
     """``value`` as MessagePack. Everything that is not a MessagePack type becomes what it would be in JSON."""
-    return _ormsgpack().packb(plain(value), option=_ormsgpack().OPT_NON_STR_KEYS)  # type: ignore[no-any-return]
+    return _ormsgpack().packb(plain(value), option=_ormsgpack().OPT_NON_STR_KEYS)  # type: ignore[no-any-return]  # an optional package, imported late
 
 
 def decode_msgpack(data: bytes) -> Any:

@@ -153,7 +153,7 @@ def _dependant(parameters: Iterable[inspect.Parameter]) -> Dependant:
     def call() -> None: ...
 
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    call.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    call.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]  # what inspect reads in place of the real one
     return get_dependant(path="/", call=call)
 
 

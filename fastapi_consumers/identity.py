@@ -76,11 +76,11 @@ def user_id(user: Any) -> Hashable | None:
     if isinstance(user, Mapping):
         for name in ("id", "pk", "username", "sub"):
             if (value := user.get(name)) is not None and value != "":
-                return value  # type: ignore[no-any-return]
+                return value  # type: ignore[no-any-return]  # a user's own
         return None
     for name in ("id", "pk", "username"):
         if (value := getattr(user, name, None)) is not None and value != "":
-            return value  # type: ignore[no-any-return]
+            return value  # type: ignore[no-any-return]  # a user's own
     kind: Any = type(user)
     if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
         return None

@@ -35,12 +35,12 @@ class Resumed(Generic[T]):
                 try:
                     waited_for = self._coroutine.throw(error)
                 except StopIteration as stop:
-                    return stop.value  # type: ignore[no-any-return]
+                    return stop.value  # type: ignore[no-any-return]  # what the coroutine returned
             else:
                 try:
                     waited_for = self._coroutine.send(value)
                 except StopIteration as stop:
-                    return stop.value  # type: ignore[no-any-return]
+                    return stop.value  # type: ignore[no-any-return]  # what the coroutine returned
 
 
 async def settled(result: Any) -> Any:

@@ -21,7 +21,7 @@ class LazyText(str):
         self.values = values
         return self
 
-    def __getnewargs__(self) -> tuple[str, Mapping[str, Any]]:  # type: ignore[override]
+    def __getnewargs__(self) -> tuple[str, Mapping[str, Any]]:  # type: ignore[override]  # of another __new__
         return self.template, self.values
 
 

@@ -143,10 +143,10 @@ def test_fields_have_the_defaults_of_the_signature_and_of_their_fields() -> None
         self: Any,
         a: int = 1,
         b: int = Field(2, ge=0),
-        c: list[int] = Field(default_factory=list),  # noqa: B008
+        c: list[int] = Field(default_factory=list),  # noqa: B008 -- as users write it
         d: Annotated[int, Field(default=4)] = 5,
         e: Annotated[int, Field(default=6, gt=0)] = Field(gt=1),
-        f: Annotated[list[int], Field(default_factory=lambda: [7])] = Field(),  # noqa: B008
+        f: Annotated[list[int], Field(default_factory=lambda: [7])] = Field(),  # noqa: B008 -- as users write it
     ) -> None: ...
 
     for data in (MISSING, None, {}):
@@ -186,9 +186,9 @@ def test_fields_have_aliases() -> None:
 
 
 def test_a_whole_payload_may_have_a_default() -> None:
-    async def plain(self: Any, data: Say = Say(text="none")) -> None: ...  # noqa: B008
+    async def plain(self: Any, data: Say = Say(text="none")) -> None: ...  # noqa: B008 -- as users write it
     async def none(self: Any, data: Say | None = None) -> None: ...
-    async def field(self: Any, data: list[int] = Field(default_factory=list, max_length=1)) -> None: ...  # noqa: B008
+    async def field(self: Any, data: list[int] = Field(default_factory=list, max_length=1)) -> None: ...  # noqa: B008 -- as users write it
     async def required(self: Any, data: int = Field(gt=0)) -> None: ...
 
     assert validated(plain) == validated(none) == {}
@@ -248,7 +248,7 @@ class Weight(BaseModel):
 @pytest.mark.parametrize("place", ["kilos", "more"])
 def test_a_number_that_is_not_finite_does_not_come_in_as_text_either(text: str, place: str) -> None:
     async def weigh(self: Any, data: Weight) -> None: ...
-    async def fields(self: Any, kilos: float = 0, more: list[Weight] = []) -> None: ...  # noqa: B006
+    async def fields(self: Any, kilos: float = 0, more: list[Weight] = []) -> None: ...  # noqa: B006 -- it is what is tested
 
     if place == "kilos":
         assert refusal(weigh, {"kilos": text}) == [(("kilos",), "finite_number")]
@@ -293,7 +293,7 @@ def test_the_connections_own_things_come_by_annotation() -> None:
 
 
 def test_what_fastapi_injects_is_no_payload() -> None:
-    alias = TypeAliasType("alias", Annotated[int, Depends(lambda: 1)])  # type: ignore[misc]
+    alias = TypeAliasType("alias", Annotated[int, Depends(lambda: 1)])
 
     async def say(
         self: Any,
@@ -303,7 +303,7 @@ def test_what_fastapi_injects_is_no_payload() -> None:
         token: Annotated[str, Header()],
         session: Annotated[str, Cookie()],
         a: Annotated[int, Depends(lambda: 1)],
-        named: alias,  # type: ignore[valid-type]
+        named: alias,
         old: str = Header(),
         untyped=Depends(lambda: 1),
     ) -> None: ...
@@ -370,7 +370,7 @@ async def test_generators_stream_their_items() -> None:
         for number in range(lines):
             yield Say(text=str(number))
 
-    async def untyped(self: Any, lines: int):  # type: ignore[no-untyped-def]
+    async def untyped(self: Any, lines: int):
         yield lines
 
     for function in (tail, blocking):
@@ -414,7 +414,7 @@ def test_what_is_known_of_an_action() -> None:
 
 
 def test_a_name_that_does_not_exist_yet_is_no_mistake() -> None:
-    async def say(self: Any, data: "Later") -> None: ...  # type: ignore[name-defined] # noqa: F821
+    async def say(self: Any, data: "Later") -> None: ...  # noqa: F821 -- never defined, or later
 
     with pytest.raises(Unresolved, match="Later"):
         compiled(say)
@@ -467,8 +467,7 @@ def test_what_does_not_fit_is_refused() -> None:
             validate(value)
 
 
-async def bare(self):  # type: ignore[no-untyped-def]
-    ...
+async def bare(self): ...
 
 
 async def none(self: Any) -> None: ...

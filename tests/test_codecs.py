@@ -205,7 +205,7 @@ def test_bytes_are_looked_for_at_any_depth() -> None:
         ([1.0, math.inf], (1,)),
         ({"a": {"b": -math.inf}}, ("a", "b")),
         (Model(at=DAY, any=[math.inf]), ("any", 0)),
-        (Point(math.inf), ("x",)),  # type: ignore[arg-type]
+        (Point(math.inf), ("x",)),
         ((math.inf,), (0,)),
         ([1, 1.5, "inf", None, Model(at=DAY), Point(1), {"a": 10**400}], None),
         (Point, None),

@@ -29,7 +29,7 @@ def test_the_anonymous_user_is_nobody_but_is_an_object() -> None:
 
 def test_the_shared_anonymous_user_cannot_be_given_state() -> None:
     with pytest.raises(AttributeError):
-        ANONYMOUS.id = 5  # type: ignore[misc, assignment]
+        ANONYMOUS.id = 5
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_an_attribute_error_inside_is_authenticated_does_not_let_the_user_in() -
     class Broken:
         @property
         def is_authenticated(self) -> bool:
-            return bool(self.session)  # type: ignore[attr-defined]
+            return bool(self.session)
 
     with pytest.raises(AttributeError, match="session"):
         is_authenticated(Broken())

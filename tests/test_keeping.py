@@ -120,7 +120,7 @@ async def test_the_task_wakes_for_what_becomes_due_first_and_stops():
     keeper.start()
     async with asyncio.timeout(5):
         await soon.ran.wait()
-        while keeper._task is not None:  # noqa: ASYNC110
+        while keeper._task is not None:  # noqa: ASYNC110 -- what it waits for has no event
             await asyncio.sleep(0)
     soon.ran.clear()
     soon.runs = 0

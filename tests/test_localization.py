@@ -127,7 +127,7 @@ async def test_two_clients_get_the_same_error_each_in_its_language():
     assert [error.code for error in told] == ["action_not_found"] * 3
     assert [error.message for error in told] == [
         "Es gibt keine Aktion 'whoch'. Meinten Sie 'which'?",
-        "沒有名為 'whoch' 的動作。您是否想用 'which'？",  # noqa: RUF001
+        "沒有名為 'whoch' 的動作。您是否想用 'which'？",  # noqa: RUF001 -- Chinese punctuation
         "There is no action 'whoch'. Did you mean 'which'?",
     ]
 

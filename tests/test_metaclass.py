@@ -88,8 +88,8 @@ def test_an_override_may_have_another_wire_name() -> None:
 
 def test_none_removes() -> None:
     class Room(Base):
-        say = None  # type: ignore[assignment]
-        heard = None  # type: ignore[assignment]
+        say = None
+        heard = None
 
     assert owners(Room) == {"shout": "Base"}
     assert Room._meta.events == {}
@@ -97,7 +97,7 @@ def test_none_removes() -> None:
 
 def test_what_was_removed_can_come_back() -> None:
     class Quiet(Base):
-        say = None  # type: ignore[assignment]
+        say = None
 
     class Loud(Quiet):
         @action
@@ -290,7 +290,7 @@ def test_a_registered_function_reaches_subclasses_that_exist_and_that_come(famil
     parent, child, grandchild = family
     parent.action("ping")(ping)
 
-    class Later(child):  # type: ignore[misc, valid-type]
+    class Later(child):
         pass
 
     for cls in (parent, child, grandchild, Later):
@@ -311,7 +311,7 @@ def test_the_functions_name_is_the_wire_name_if_none_is_given(family: Family) ->
 
 def test_a_function_is_registered_with_parentheses(family: Family) -> None:
     with pytest.raises(TypeError, match="parentheses"):
-        family[0].action(ping)  # type: ignore[arg-type]
+        family[0].action(ping)
 
 
 def test_the_nearer_registration_replaces(family: Family) -> None:
@@ -325,7 +325,7 @@ def test_the_nearer_registration_replaces(family: Family) -> None:
 def test_a_method_of_a_subclass_replaces_what_its_base_registered(family: Family) -> None:
     parent, _, _ = family
 
-    class Room(parent):  # type: ignore[misc, valid-type]
+    class Room(parent):
         @action
         async def ping(self) -> None: ...
 
@@ -337,7 +337,7 @@ def test_none_removes_what_a_base_registered(family: Family) -> None:
     parent, _, _ = family
     parent.action("ping")(ping)
 
-    class Quiet(parent):  # type: ignore[misc, valid-type]
+    class Quiet(parent):
         ping = None
 
     assert Quiet._meta.actions == {}
@@ -410,7 +410,7 @@ def test_only_join_and_leave_are_listened_to(family: Family) -> None:
     with pytest.raises(ValueError, match="'join', 'leave'"):
         family[0].on_event("connect")(ping)
     with pytest.raises(TypeError, match="function of"):
-        family[0].add_event_handler("join", "ping")  # type: ignore[arg-type]
+        family[0].add_event_handler("join", "ping")
 
 
 # -- annotations that resolve later ------------------------------------------------------------------------------------
@@ -609,7 +609,7 @@ def test_names_local_to_a_function(module_of: Callable[[str], Any], function: st
 def test_a_subclass_made_elsewhere_has_the_actions_of_a_local_class(module_of: Callable[[str], Any]) -> None:
     room = module_of(HEAD + FUNCTION).make()
 
-    class Sub(room):  # type: ignore[misc, valid-type]
+    class Sub(room):
         pass
 
     assert Sub._meta.actions["say"] is room._meta.actions["say"]
@@ -631,7 +631,7 @@ class Mixin:
     class Say(BaseModel):
         another: int
 
-    class Room(other.Mixin, GroupConsumer):  # type: ignore[misc, name-defined]
+    class Room(other.Mixin, GroupConsumer):
         pass
 
     assert Room._meta.actions["say"].payload.annotation is other.Say

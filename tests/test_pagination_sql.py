@@ -101,7 +101,7 @@ class Spy:
         self.seen: list[str] = []
 
     async def execute(self, statement: Any) -> Any:
-        compiled = statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+        compiled = statement.compile(dialect=postgresql.dialect())
         self.seen.append(" ".join(str(compiled).split()))
         return await self.session.execute(statement)
 

@@ -163,7 +163,7 @@ async def test_a_coroutine_that_was_returned_without_await_is_awaited_and_not_tr
 
 @both
 async def test_denied_must_return_an_error_lest_its_absence_allow(kind: type[Sync]) -> None:
-    class Forgot(kind):  # type: ignore[misc, valid-type]
+    class Forgot(kind):
         def denied(self, consumer: Any, action: Any = None) -> Any:
             return None
 
@@ -237,7 +237,7 @@ def built(tree: Tree, log: list[Any]) -> BasePermission:
             case (kind, answer):
                 return kind(answer, str(next(numbers)), log)
 
-    return build(tree)  # type: ignore[no-any-return]
+    return build(tree)
 
 
 def pythons(tree: Tree, log: list[str]) -> bool:
@@ -327,7 +327,7 @@ async def test_not_answers_with_its_own_message_and_never_with_its_operands(kind
 
 @both
 async def test_the_reason_of_a_negated_permission_is_not_asked_for(kind: type[Sync]) -> None:
-    class Counts(kind):  # type: ignore[misc, valid-type]
+    class Counts(kind):
         def denied(self, consumer: Any, action: Any = None) -> ConsumerError:
             raise AssertionError("nobody reads it")
 
@@ -527,7 +527,7 @@ def test_a_callable_that_cannot_be_called_with_consumer_and_action_is_refused_at
 
 def test_a_permission_that_takes_no_action_is_refused_at_once() -> None:
     class Old(BasePermission):
-        def has_permission(self, consumer: Any) -> bool:  # type: ignore[override]
+        def has_permission(self, consumer: Any) -> bool:
             return True
 
     with pytest.raises(TypeError, match=r"Old\.has_permission takes .*action=None"):
@@ -609,7 +609,7 @@ def leaf(general: bool | None, own: dict[str, bool], name: str, log: list[Any], 
     answers = own if general is None else {"has_permission": general, **own}
     members = {method: answering(method, answer) for method, answer in answers.items()}
     made: Any = type(name, (BasePermission,), {**members, "message": name})
-    return made()  # type: ignore[no-any-return]
+    return made()
 
 
 #: What a leaf says in general and of this one thing; ``None``: it does not define the method. One of them it has to.
@@ -642,7 +642,7 @@ def grown(tree: Tree, method: str, log: list[Any]) -> BasePermission:
                 owns = {} if own is None else {method: own}
                 return leaf(general, owns, str(next(numbers)), log, is_async=is_async)
 
-    return build(tree)  # type: ignore[no-any-return]
+    return build(tree)
 
 
 def kleenes(tree: Tree, method: str | None, log: list[Any]) -> bool | None:
@@ -852,7 +852,7 @@ def test_an_error_that_a_delivery_permission_raises_is_a_no_and_any_other_except
 
 
 class LateDelivery(BasePermission):
-    async def has_delivery_permission(self, consumer: Any, delivery: Delivery) -> bool:  # type: ignore[override]
+    async def has_delivery_permission(self, consumer: Any, delivery: Delivery) -> bool:
         return True
 
 

@@ -407,7 +407,7 @@ def test_a_throttle_without_a_rate_is_an_error_and_does_not_let_all_pass() -> No
 
 def test_an_async_identity_is_an_error_and_does_not_let_all_pass() -> None:
     class Async(UserRateThrottle):
-        async def get_ident(self, consumer: Any) -> Any:  # type: ignore[override]
+        async def get_ident(self, consumer: Any) -> Any:
             return 1
 
     with pytest.raises(TypeError, match=r"Async\.get_ident\(\) is async.*allow\(\)"):
@@ -573,7 +573,7 @@ def test_a_cost_beyond_the_rate_is_an_error_and_does_not_refuse_all() -> None:
 
 def test_an_async_cost_is_an_error() -> None:
     class Late(UserRateThrottle):
-        async def get_cost(self, consumer: Any, action: Any) -> float:  # type: ignore[override]
+        async def get_cost(self, consumer: Any, action: Any) -> float:
             return 1
 
     with pytest.raises(TypeError, match="get_cost"):
@@ -592,7 +592,7 @@ async def test_a_key_that_is_no_plain_function_is_an_error() -> None:
 
     for key in (late, "user", None):
         with pytest.raises(TypeError, match="plain function"):
-            RateThrottle("1/minute", key=key)  # type: ignore[arg-type]
+            RateThrottle("1/minute", key=key)
 
 
 async def test_what_is_local_is_counted_in_memory_where_others_are_not(buckets: TokenBuckets) -> None:

@@ -335,7 +335,7 @@ async def test_numbers_end_with_the_right_one_whatever_overtakes_what(world):
     await one.enter("k1", COUNTING)
     world.clock.now += WINDOW
     flushing = asyncio.create_task(one.keeper.run_due())
-    while one.group.size != 2:  # noqa: ASYNC110
+    while one.group.size != 2:  # noqa: ASYNC110 -- what it waits for has no event
         await asyncio.sleep(0)
     await two.enter("k2", COUNTING)
     world.clock.now += WINDOW

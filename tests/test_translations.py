@@ -126,7 +126,7 @@ def test_placeholders_match(folder):
 
 def test_sentences_end_as_sentences(folder):
     for message, translation in entries(po_of(folder)).items():
-        assert message.endswith((".", "?")) == translation.endswith((".", "?", "。", "？", "か？")), translation  # noqa: RUF001
+        assert message.endswith((".", "?")) == translation.endswith((".", "?", "。", "？", "か？")), translation  # noqa: RUF001 -- Chinese punctuation
 
 
 def test_what_is_shipped_was_compiled_of_what_is_written(folder):

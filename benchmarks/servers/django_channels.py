@@ -28,13 +28,13 @@ settings.configure(
     CHANNEL_LAYERS={"default": LAYER},
 )
 
-from django.core.asgi import get_asgi_application  # noqa: E402
+from django.core.asgi import get_asgi_application  # noqa: E402 -- Django is set up first
 
 django_app = get_asgi_application()
 
-from channels.generic.websocket import AsyncJsonWebsocketConsumer  # noqa: E402
-from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from django.urls import re_path  # noqa: E402
+from channels.generic.websocket import AsyncJsonWebsocketConsumer  # noqa: E402 -- Django is set up first
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402 -- Django is set up first
+from django.urls import re_path  # noqa: E402 -- Django is set up first
 
 
 class ChatConsumer(AsyncJsonWebsocketConsumer):

@@ -162,7 +162,7 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     @property
     def consumers(self) -> Consumers:
         """The application's ``Consumers``."""
-        return self._connection.consumers  # type: ignore[no-any-return]
+        return self._connection.consumers  # type: ignore[no-any-return]  # Any on the connection, which is below it
 
     @property
     def channel_layer(self) -> ChannelLayer:

@@ -69,7 +69,7 @@ class RedisHistoryStore(HistoryStore):
         return f"RedisHistoryStore({self.client.url!r})"
 
     @property
-    def publishes(self) -> bool:  # type: ignore[override]
+    def publishes(self) -> bool:  # type: ignore[override]  # known once the client is
         return not self.client.is_sharded
 
     async def open(self) -> None:

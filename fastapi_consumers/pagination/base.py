@@ -64,7 +64,7 @@ class BasePagination(ABC):
         _refuse(cls.__qualname__, [*_setting_problems(cls), *_name_problems(cls)])
         if "Params" not in vars(cls) and not {*cls.param_names.values()}.isdisjoint(vars(cls)):
             # An alias of a type cannot be assigned to, say type checkers, and only an alias can be an annotation.
-            setattr(cls, "Params", _renamed(cls))  # noqa: B010
+            setattr(cls, "Params", _renamed(cls))  # noqa: B010 -- an assignment would need another ignore
         if "Params" in vars(cls) and "pagination_class" not in vars(cls.Params):
             cls.Params.pagination_class = cls
 

@@ -52,7 +52,7 @@ def can_be_key(kind: type) -> bool:
 def _adapter(types: tuple[type, ...]) -> TypeAdapter[tuple[str, str, str, tuple[Any, ...] | None]]:
     fields = tuple(_FIELDS.get(kind, kind) for kind in types)
     key: Any = tuple.__class_getitem__(fields)
-    shape: Any = tuple[Literal[_VERSION], Literal["after", "before"], str, key | None]  # type: ignore[valid-type]
+    shape: Any = tuple[Literal[_VERSION], Literal["after", "before"], str, key | None]  # type: ignore[valid-type]  # made at run time
     return TypeAdapter(shape, config=ConfigDict(strict=True, ser_json_bytes="base64", val_json_bytes="base64"))
 
 

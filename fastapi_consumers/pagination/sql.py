@@ -93,11 +93,11 @@ class SelectSource(KeysetSource, CountedSource):
         return terms
 
     @cached_property
-    def key_types(self) -> tuple[type, ...]:  # type: ignore[override]
+    def key_types(self) -> tuple[type, ...]:  # type: ignore[override]  # an attribute of the protocol, made at first use
         return tuple(term.column.type.python_type for term in self._terms)
 
     @cached_property
-    def mark(self) -> str:  # type: ignore[override]
+    def mark(self) -> str:  # type: ignore[override]  # an attribute of the protocol, made at first use
         """Table, column and direction of each term. Hashed, so that a cursor does not tell what tables there are."""
         text = ",".join(f"{_name(term.column)} {'desc' if term.descending else 'asc'}" for term in self._terms)
         return hashlib.blake2s(text.encode(), digest_size=6).hexdigest()

@@ -88,7 +88,7 @@ class NativeReader(Reader):
             if request is not None:
                 return request
         try:
-            content = decode_msgpack(frame) if self._msgpack else decode_json(frame)  # type: ignore[arg-type]
+            content = decode_msgpack(frame) if self._msgpack else decode_json(frame)  # type: ignore[arg-type]  # one of them
         except InvalidFrame as error:
             return Request(None, self._find_request_id(frame), error=error)
         return self.read_content(content)
@@ -104,7 +104,7 @@ class NativeReader(Reader):
     def _read_at_once(self, frame: Any) -> Request | None:
         """The request, if all is well with it."""
         try:
-            envelope = self._validate(frame)  # type: ignore[misc]
+            envelope = self._validate(frame)  # type: ignore[misc]  # only called where there is one
         except Exception:  # Validators of the user's own may raise anything; it is looked at below.
             return None
         if self._may_be_infinite and find_not_finite(envelope) is not None:

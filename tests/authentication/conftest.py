@@ -23,7 +23,7 @@ def handshake() -> Callable[..., Any]:
         headers: dict[str, str] | None = None,
         subprotocols: tuple[str, ...] = (),
         query: str = "",
-        keys: TokenKeys = TokenKeys(),  # noqa: B008
+        keys: TokenKeys = TokenKeys(),  # noqa: B008 -- a default as FastAPI has it
         **more: Any,
     ) -> Any:
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]

@@ -358,7 +358,7 @@ async def test_the_app_may_stop_before(make_app: Any) -> None:
 
 async def test_a_hook_that_refuses_afterwards_closes(make_app: Any) -> None:
     class Refusing(Room):
-        async def get_groups(self) -> list[str]:  # type: ignore[override]
+        async def get_groups(self) -> list[str]:
             raise BrokerUnavailable
 
     async with WebsocketCommunicator(make_app(path("/", Refusing)), "/") as client:
@@ -668,7 +668,7 @@ async def test_a_bad_credential_is_refused_before_anything_is_joined(make_app: A
 
 
 async def test_an_end_of_another_type_is_the_servers_mistake(make_app: Any, caplog: pytest.LogCaptureFixture) -> None:
-    db.tokens["odd"] = (Ann(id="ann"), Credential("tomorrow"))  # type: ignore[arg-type]
+    db.tokens["odd"] = (Ann(id="ann"), Credential("tomorrow"))
     client = WebsocketCommunicator(make_app(path("/", Room)), "/", headers=bearer("odd"))
     assert await client.connect() == (False, 1011)
     await client.wait()

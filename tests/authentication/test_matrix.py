@@ -88,7 +88,7 @@ class Backend(AuthenticationBackend):
             return None
         credentials = AuthCredentials(["chat"])
         # Any object with these attributes is a credential.
-        credentials.expires_at, credentials.token_id = auth.expires_at, auth.token_id  # type: ignore[attr-defined]
+        credentials.expires_at, credentials.token_id = auth.expires_at, auth.token_id
         return credentials, SimpleUser(user)
 
 

@@ -183,4 +183,4 @@ async def test_a_first_message_is_judged_by_a_class_of_its_own_or_by_another(han
     with pytest.raises(TypeError, match="does not know whose a token is"):
         FirstMessageAuthentication()
     with pytest.raises(TypeError, match="reads no tokens"):
-        FirstMessageAuthentication("abc")  # type: ignore[arg-type]
+        FirstMessageAuthentication("abc")

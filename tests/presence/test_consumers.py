@@ -119,7 +119,7 @@ async def apps(request):
 
 async def until(ask, group, count):
     async with asyncio.timeout(5):
-        while await ask(group) != count:  # noqa: ASYNC110
+        while await ask(group) != count:  # noqa: ASYNC110 -- what it waits for has no event
             await asyncio.sleep(0.01)
 
 

@@ -444,11 +444,11 @@ async def test_by_the_servers_own_time(broker):
     await store.write_counts("dying", {"g": 1}, lease=0.2)
     assert await store.read_count("g", without="living") == 1
     async with asyncio.timeout(10):
-        while (found := await living.renew()) == ([], []):  # noqa: ASYNC110
+        while (found := await living.renew()) == ([], []):  # noqa: ASYNC110 -- what it waits for has no event
             await asyncio.sleep(0.01)
     assert found == ([], [("ann", "c1")])
     async with asyncio.timeout(10):
-        while await store.read_count("g", without="living"):  # noqa: ASYNC110
+        while await store.read_count("g", without="living"):  # noqa: ASYNC110 -- what it waits for has no event
             await asyncio.sleep(0.01)
     assert not await store.write_counts("dying", {}, lease=1)
     await store.close()

@@ -68,7 +68,7 @@ async def app(make_app: Callable[..., FastAPI], url: str) -> AsyncIterator[FastA
 async def ann(app: FastAPI) -> AsyncIterator[WebsocketCommunicator]:
     """A client in the group ``room.a``."""
     async with WebsocketCommunicator(app, "/a", headers={"x-user": "ann"}) as client:
-        client.channel = (await client.receive_json_from())["data"]  # type: ignore[attr-defined]
+        client.channel = (await client.receive_json_from())["data"]
         yield client
 
 

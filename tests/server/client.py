@@ -62,7 +62,7 @@ class Client:
 
     @property
     def socket(self) -> socket.socket:
-        return self.writer.get_extra_info("socket")  # type: ignore[no-any-return]
+        return self.writer.get_extra_info("socket")
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -197,5 +197,5 @@ async def connect(
     except BaseException:
         await client.reset()
         raise
-    client.headers = found  # type: ignore[attr-defined]
+    client.headers = found
     return client

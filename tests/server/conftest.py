@@ -100,7 +100,7 @@ class Server:
     async def state(self) -> dict[str, Any]:
         status, body = await self.http("GET", "/state")
         assert status == 200, body
-        return json.loads(body)  # type: ignore[no-any-return]
+        return json.loads(body)
 
     async def until(self, holds: Callable[[dict[str, Any]], bool], timeout: float = 15.0) -> dict[str, Any]:
         """The state, once this holds of it."""

@@ -260,7 +260,7 @@ async def test_text_bytes_and_empty_frames_go_round_in_order() -> None:
 async def test_send_to_takes_exactly_one_of_text_and_bytes(frame: dict[str, object]) -> None:
     async with WebsocketCommunicator(echo, "/") as communicator:
         with pytest.raises(TypeError, match=r"_data"):
-            await communicator.send_to(**frame)  # type: ignore[arg-type]
+            await communicator.send_to(**frame)
 
 
 async def test_receive_json_from_says_what_is_wrong_with_a_frame() -> None:

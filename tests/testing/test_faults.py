@@ -80,7 +80,7 @@ async def log():
 
 async def until(holds):
     async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110
+        while not holds():  # noqa: ASYNC110 -- what it waits for has no event
             await asyncio.sleep(0.001)
 
 

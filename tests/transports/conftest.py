@@ -47,7 +47,7 @@ def free_port() -> int:
 
 def admin(port: int, *command: Any) -> Any:
     with Redis(port=port, decode_responses=True) as redis:
-        return redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        return redis.execute_command(*command)
 
 
 class Broker:

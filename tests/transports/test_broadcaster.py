@@ -330,7 +330,7 @@ async def test_it_goes_on_trying_while_it_cannot_connect_or_subscribe(backend, t
     for step in ("connect", "subscribe"):
         backend.failing = {step}
         backend.break_listener(OSError("gone"))
-        await until(lambda: caplog.text.count(f"{step} failed") > 2)  # noqa: B023
+        await until(lambda: caplog.text.count(f"{step} failed") > 2)  # noqa: B023 -- it is called before the loop goes on
         assert not transport.is_healthy
         backend.failing = set()
         await until(lambda: transport.is_healthy)

@@ -240,7 +240,7 @@ def _is_locked(error: BaseException | None) -> bool:
 def _url_of(url: object) -> URL:
     found, fix = "a URL that cannot be read", "percent-encode what has a meaning in URLs, and check host and port"
     try:
-        parsed = make_url(url)  # type: ignore[arg-type]
+        parsed = make_url(url)  # type: ignore[arg-type]  # it says what is wrong with anything else
     except (ArgumentError, ValueError):
         parsed = None
     if parsed is not None:
