@@ -87,6 +87,18 @@ class Appended(NamedTuple):
     is_new: bool = True
 
 
+class Bounds(NamedTuple):
+    """Which events to read: those with ``after < offset < before``, the first ``limit`` of them in the order asked for.
+
+    All are numbers that every store can take: ``after`` from 0, ``before`` up to ``MAX_OFFSET``, ``limit`` from 1.
+    """
+
+    after: int
+    before: int
+    limit: int
+    newest_first: bool = False
+
+
 class HistoryStore(ABC):
     """Streams of opaque packets, one for each group.
 
@@ -149,7 +161,6 @@ class HistoryStore(ABC):
     async def positions(self, groups: Collection[str]) -> Mapping[str, Position]:
         """The same for many groups at once. Begins none: a group without a stream is not in the answer."""
 
-    @abstractmethod
     async def read(
         self,
         group: str,
@@ -165,7 +176,13 @@ class HistoryStore(ABC):
 
         Raises:
             ValueError: ``limit`` is below 1.
+            TypeError: one of them is no whole number.
         """
+        return await self.read_within(group, check_bounds(after, before, limit, newest_first))
+
+    @abstractmethod
+    async def read_within(self, group: str, bounds: Bounds) -> Slice:
+        """What ``read`` returns for these."""
 
     @abstractmethod
     async def remove(self, group: str) -> None:
@@ -191,8 +208,8 @@ def check_idempotency_key(key: Any) -> str:
     raise ValueError(f"An idempotency key is text of 1 to {MAX_IDEMPOTENCY_KEY} printable characters; found {found}.")
 
 
-def check_bounds(after: Any, before: Any, limit: Any) -> tuple[int, int, int]:
-    """``after``, ``before`` and ``limit`` as numbers that every store can take, and that mean the same.
+def check_bounds(after: Any, before: Any, limit: Any, newest_first: bool) -> Bounds:
+    """The bounds as numbers that every store can take, and that mean the same.
 
     Raises ``ValueError`` for a limit below 1, ``TypeError`` for what is no whole number.
     """
@@ -203,4 +220,4 @@ def check_bounds(after: Any, before: Any, limit: Any) -> tuple[int, int, int]:
         raise ValueError(f"limit is {limit}; expected at least 1.")
     lowest = 0 if after is None else min(max(after, 0), MAX_OFFSET)
     highest = MAX_OFFSET if before is None else min(max(before, 0), MAX_OFFSET)
-    return lowest, highest, min(limit, MAX_SIZE)
+    return Bounds(lowest, highest, min(limit, MAX_SIZE), newest_first)

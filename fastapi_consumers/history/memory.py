@@ -12,11 +12,11 @@ from .base import (
     REMEMBERED_FOR,
     REMEMBERED_KEYS,
     Appended,
+    Bounds,
     History,
     HistoryStore,
     Slice,
     Stored,
-    check_bounds,
     check_idempotency_key,
 )
 
@@ -153,16 +153,8 @@ class MemoryHistoryStore(HistoryStore):
                 found[group] = Position(stream.epoch, stream.top)
         return found
 
-    async def read(
-        self,
-        group: str,
-        *,
-        after: int | None = None,
-        before: int | None = None,
-        limit: int,
-        newest_first: bool = False,
-    ) -> Slice:
-        lowest, highest, limit = check_bounds(after, before, limit)
+    async def read_within(self, group: str, bounds: Bounds) -> Slice:
+        lowest, highest, limit, newest_first = bounds
         stream = self._streams.get(group)
         if stream is None:
             return Slice("", 0, [])

@@ -15,11 +15,11 @@ from .base import (
     REMEMBERED_FOR,
     REMEMBERED_KEYS,
     Appended,
+    Bounds,
     History,
     HistoryStore,
     Slice,
     Stored,
-    check_bounds,
     check_idempotency_key,
     seconds_of,
 )
@@ -135,17 +135,8 @@ class RedisHistoryStore(HistoryStore):
         answers = zip(groups, answer[::2], answer[1::2], strict=True)
         return {group: Position(epoch.decode(), offset) for group, epoch, offset in answers if epoch is not None}
 
-    async def read(
-        self,
-        group: str,
-        *,
-        after: int | None = None,
-        before: int | None = None,
-        limit: int,
-        newest_first: bool = False,
-    ) -> Slice:
-        lowest, highest, limit = check_bounds(after, before, limit)
-        args = [lowest, highest, limit, int(newest_first), self._unused]
+    async def read_within(self, group: str, bounds: Bounds) -> Slice:
+        args = [bounds.after, bounds.before, bounds.limit, int(bounds.newest_first), self._unused]
         epoch, top, entries = await self.client.run_script(READ, self._keys(group)[:2], args)
         return Slice(epoch.decode(), top, [_stored(entry_id, packet) for entry_id, (_, packet) in entries])
 

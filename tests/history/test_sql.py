@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event
 
 from fastapi_consumers.exceptions import BrokerUnavailable, HistoryUnavailable, ImproperlyConfigured
-from fastapi_consumers.history import History
+from fastapi_consumers.history import Bounds, History
 from fastapi_consumers.history.sql import SQLHistoryStore, Tables
 from fastapi_consumers.history.sql.store import BATCH
 from fastapi_consumers.history.sql.writing import SLACK, UNUSED
@@ -357,7 +357,7 @@ def test_a_prefix_is_a_plain_name(prefix):
 
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_reads_follow_the_index(sqlite, file, newest_first):
-    query = sqlite._query("chat", 5, 100, 10, newest_first)
+    query = sqlite._query("chat", Bounds(5, 100, 10, newest_first))
     text = str(query.compile(sqlite._database._engine.sync_engine, compile_kwargs={"literal_binds": True}))
     plan = [row[3] for row in rows(file, f"EXPLAIN QUERY PLAN {text}")]
     assert any("fc_events USING PRIMARY KEY (stream_id=? AND seq>? AND seq<?)" in step for step in plan), plan
@@ -372,7 +372,7 @@ async def test_the_file_is_readable_while_it_is_written(sqlite, file):
 async def test_postgres_reads_follow_the_index(store, backend):
     await asyncio.gather(*[store.append("chat", b"x" * 200, History(size=1000)) for _ in range(1000)])
     for newest_first in (False, True):
-        query = store._query("chat", 5, 1000, 10, newest_first)
+        query = store._query("chat", Bounds(5, 1000, 10, newest_first))
         engine = store._database._engine
         text = str(query.compile(engine.sync_engine, compile_kwargs={"literal_binds": True}))
         async with engine.connect() as connection:

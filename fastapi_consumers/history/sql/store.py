@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ...exceptions import HistoryUnavailable
 from ...messages import Position
-from ..base import Appended, History, HistoryStore, Slice, Stored, check_bounds, check_idempotency_key
+from ..base import Appended, Bounds, History, HistoryStore, Slice, Stored, check_idempotency_key
 from .database import Database
 from .schema import DEFAULT_PREFIX, Tables
 from .writing import USED_ANEW, Append, append_all, insert_or, remove, sweep
@@ -150,25 +150,16 @@ class SQLHistoryStore(HistoryStore):
             await self._database.write(partial(_execute, update(streams).where(chunk).values(used_at=now)))
         return found
 
-    async def read(
-        self,
-        group: str,
-        *,
-        after: int | None = None,
-        before: int | None = None,
-        limit: int,
-        newest_first: bool = False,
-    ) -> Slice:
-        lowest, highest, limit = check_bounds(after, before, limit)
-        statement = self._query(group, lowest, highest, limit, newest_first)
-        rows = await self._database.read(statement)
+    async def read_within(self, group: str, bounds: Bounds) -> Slice:
+        rows = await self._database.read(self._query(group, bounds))
         if not rows:
             return Slice("", 0, [])
         # A stream without a fitting event is a row without one.
         entries = [Stored(row.seq, bytes(row.packet), row.at) for row in rows if row.seq is not None]
         return Slice(rows[0].epoch, rows[0].top, entries)
 
-    def _query(self, group: str, after: int, before: int, limit: int, newest_first: bool) -> Any:
+    def _query(self, group: str, bounds: Bounds) -> Any:
+        after, before, limit, newest_first = bounds
         # One statement, so that the stream and its events are of one moment.
         streams, events = self.tables.streams.c, self.tables.events.c
         is_kept = (
