@@ -138,7 +138,8 @@ def check_groups(cls: type[Consumer], path: str, full_path: str) -> list[Problem
 
 def route_problems(channel_routes: Any, prefix: str | None) -> list[Problem]:
     """The mistakes of all routes. Group templates can only be checked where the prefix is known."""
-    if isinstance(channel_routes, str | bytes | ChannelRoute) or not isinstance(channel_routes, Iterable):
+    # A generator would be used up by these very checks. A route is a tuple.
+    if isinstance(channel_routes, str | bytes | ChannelRoute) or not isinstance(channel_routes, Sequence):
         return [
             Problem(
                 "routes-type",

@@ -175,10 +175,11 @@ def test_wrong_routes_are_refused_all_at_once_also_on_a_router():
     with pytest.raises(ImproperlyConfigured) as caught:
         add_routes(APIRouter(), [path("/a", Echo), Echo, path("/a", Room)])
     assert codes(caught) == ["route-type", "route-path-taken"]
-    for routes in ("routes", None, path("/a", Echo)):
-        with pytest.raises(ImproperlyConfigured) as caught:
-            add_routes(APIRouter(), routes)
-        assert codes(caught) == ["routes-type"]
+    for routes in ("routes", None, path("/a", Echo), (path("/a", Echo) for _ in range(1)), {path("/a", Echo): 1}):
+        for add, target in ((add_routes, APIRouter()), (add_consumers, FastAPI())):
+            with pytest.raises(ImproperlyConfigured) as caught:
+                add(target, routes)
+            assert codes(caught) == ["routes-type"]
 
 
 # Group templates
