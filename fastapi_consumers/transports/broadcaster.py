@@ -37,10 +37,12 @@ _REDIS = {"RedisBackend", "RedisStreamBackend"}
 class _Gap:
     """Stands in the queue where packets are missing. What comes behind it waits until the loss can be told of."""
 
-    __slots__ = ("may_be_told", "topics")
+    __slots__ = ("begins_loss", "may_be_told", "topics")
 
-    def __init__(self, topics: set[str]) -> None:
+    def __init__(self, topics: set[str], *, begins_loss: bool = False) -> None:
         self.topics = topics
+        #: Whether ``on_lost`` comes after it: told the other way round, the gap would look like the end of the loss.
+        self.begins_loss = begins_loss
         self.may_be_told = asyncio.Event()
 
 
@@ -242,13 +244,14 @@ class BroadcasterTransport(BrokerTransport[_Gap]):
         then = "" if self._is_ours else "; whoever connected it has to connect it again"
         logger.warning("lost the connection of %s: %r%s", self.name, error, then)
         topics = {topic for topic, subscription in self._topics.items() if subscription.confirmed.done()}
-        if not self._is_ours:  # Perhaps nobody ever does.
-            now = _Gap(topics)
+        if self._is_ours:
+            self._call_on_lost()
+        else:  # Perhaps nobody ever does.
+            now = _Gap(topics, begins_loss=True)
             now.may_be_told.set()
             self._arrivals.put(now, 0)
         gap = _Gap(topics)
         self._arrivals.put(gap, 0)
-        self._call_on_lost()
         return gap
 
     async def _reconnect(self) -> Link:
@@ -313,6 +316,8 @@ class BroadcasterTransport(BrokerTransport[_Gap]):
         if gap is self._dropping:
             self._dropping = None
         await self._call_on_gap([topic for topic in gap.topics if topic in self._topics])
+        if gap.begins_loss:
+            self._call_on_lost()
 
 
 _REDIS_PROBLEM = Problem(

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from broadcaster import Broadcast, Event
@@ -373,15 +374,34 @@ async def test_a_broadcast_that_somebody_else_disconnects_is_told_at_once_and_no
     await transport.open(nothing)
     await transport.subscribe("t")
     await broadcast.disconnect()
-    await until(lambda: told == ["lost", ["t"]])
+    await until(lambda: told == [["t"], "lost"])
     assert not transport.is_healthy
     assert "whoever connected it has to connect it again" in caplog.text
     assert backend.log == ["connect", "disconnect"]
     await broadcast.connect()
     await until(lambda: transport.is_healthy)
-    await until(lambda: told == ["lost", ["t"], ["t"]])
+    await until(lambda: told == [["t"], "lost", ["t"]])
     await transport.close()
     assert backend.log == ["connect", "disconnect", "connect"]
+    await broadcast.disconnect()
+
+
+async def test_a_broadcast_of_the_users_is_lost_until_the_user_has_connected_it_again(backend):
+    app, broadcast, told = FastAPI(), Broadcast(backend=backend), []
+    consumers = add_consumers(app, [path("/ws", Room)], broadcast=broadcast)
+    for event in ("lost", "back"):
+        consumers.on_broker(event)(partial(told.append, event))
+    await broadcast.connect()
+    async with WebsocketCommunicator(app, "/ws") as client:
+        await broadcast.disconnect()
+        assert await client.receive_json_from() == {"type": "gap", "group": "room"}
+        await until(lambda: told)
+        assert told == ["lost"]
+        assert consumers.health()["broker_lost_for"] >= 0
+        await broadcast.connect()
+        await until(lambda: len(told) > 1)
+        assert told == ["lost", "back"]
+        assert consumers.health()["broker_lost_for"] is None
     await broadcast.disconnect()
 
 

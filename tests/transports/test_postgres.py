@@ -250,9 +250,9 @@ async def test_a_server_that_hangs_is_lost_and_nobody_waits_for_longer_than_the_
         await transport.subscribe("end")
         await transport.publish("t", b"later")
         found = await until_end(transport, received)
-        # What hung may be carried out all the same, once.
-        assert found[-1] == ("t", b"later")
-        assert set(found) <= {("t", b"x"), ("t", b"later")}
+        # What hung may be carried out all the same, once, whenever its process of the server goes on.
+        assert found.count(("t", b"later")) == 1
+        assert found.count(("t", b"x")) == len(found) - 1 <= 1
 
 
 # A Broadcast of the user's
