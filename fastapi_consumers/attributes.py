@@ -187,8 +187,8 @@ class Attributes:
 
     def event_models(self) -> Mapping[str, EventModel]:
         value, where = self._find("events")
-        if value is None or isinstance(value, FunctionType):
-            return {}  # As in history().
+        if value is None:
+            return {}
         expected, fix = "a list of classes marked with @event_model, or a dict of event name to type", "write a list"
         if isinstance(value, Mapping) or (isinstance(value, Sequence) and not isinstance(value, str | bytes)):
             try:

@@ -45,6 +45,8 @@ class RedisTransport(BrokerTransport[Gap]):
             own for publishing.
     """
 
+    counts_subscribers = True
+
     def __init__(self, url: str | RedisClient, *, prefix: str | None = None, broker_timeout: float = 1.0) -> None:
         super().__init__()
         self.client = url if isinstance(url, RedisClient) else RedisClient(url, timeout=broker_timeout)
