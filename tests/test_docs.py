@@ -4,7 +4,9 @@ The Python snippets of one file are run in order, as one module, whose ``test_*`
 other. HTML comments on the line above a snippet steer this:
 
 - ``<!-- new file -->``: this snippet and those after it are a module of their own;
-- ``<!-- skip: reason -->``: a fragment that cannot run.
+- ``<!-- skip: reason -->``: a fragment that cannot run;
+- ``<!-- file: name.py -->``: the whole text of that file. The pages of a folder are steps, in the order of their names: the
+  files of a step are there in those that follow, until one gives them another text. Each step's tests run with its files.
 """
 
 import re
@@ -25,7 +27,7 @@ FENCE = re.compile(
     r"^(?P=indent)(?P=fence)`*$",
     re.MULTILINE | re.DOTALL,
 )
-MARK = re.compile(r"<!-- *(new file|skip: *\S.*?) *-->\s*\Z")
+MARK = re.compile(r"<!-- *(new file|skip: *\S.*?|file: *(?P<file>[\w.]+)) *-->\s*\Z")
 LINK = re.compile(
     r"!?\[[^\]]*\]\((?P<inline>[^)\s]+)[^)]*\)"
     r"|^\[[^\]]+\]: *(?P<reference>\S+)"
@@ -38,6 +40,7 @@ class Module(NamedTuple):
     page: Path
     line: int
     source: str
+    file: str | None = None  # its name, where the page says one
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -57,31 +60,66 @@ def modules_of(page: Path) -> list[Module]:
         indent = len(match["indent"])
         body = "".join(row[indent:] if row.strip() else "\n" for row in match["body"].splitlines(keepends=True))
         if not found or mark:
-            found.append(Module(page, line + 1, ""))
+            found.append(Module(page, line + 1, "", mark["file"] if mark else None))
         before = found[-1].source
         found[-1] = found[-1]._replace(source=before + "\n" * (line - before.count("\n")) + body)
     return found
 
 
 MODULES = [module for page in PAGES for module in modules_of(page)]
+SNIPPETS = {page: modules for page in PAGES if (modules := [m for m in MODULES if m.page == page and not m.file])}
+TUTORIALS = sorted({module.page.parent for module in MODULES if module.file})
+
+#: The files of one step have the names of those of the step before: each step imports its own.
+STEPS = """
+import sys
+
+import pytest
+
+def pytest_collectstart(collector):
+    if isinstance(collector, pytest.Module):
+        folder = collector.path.parent
+        for file in folder.glob("*.py"):
+            sys.modules.pop(file.stem, None)
+        sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+"""
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_snippets_run(module: Module, tmp_path: Path) -> None:
-    # In a process of its own: a snippet may define what it likes, and what it leaves behind goes with it.
-    file = tmp_path / f"test_{re.sub(r'[^a-zA-Z0-9]', '_', str(module))}.py"
-    file.write_text(module.source, encoding="utf-8")
+def run_tests(folder: Path) -> None:
+    """Run the modules of ``folder`` in a process of its own, so that what they leave behind goes with it."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
     result = subprocess.run(
-        [*command, "-c", str(ROOT / "pyproject.toml"), str(file)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False,
+        [*command, "-c", str(ROOT / "pyproject.toml"), str(folder)],
+        cwd=folder, capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
-    no_tests = 5  # the module was imported, and holds no test
-    assert result.returncode in (0, no_tests), f"{module}\n{result.stdout}{result.stderr}"
+    no_tests = 5  # the modules were imported, and hold no test
+    assert result.returncode in (0, no_tests), result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("page", SNIPPETS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_snippets_run(page: Path, tmp_path: Path) -> None:
+    for module in SNIPPETS[page]:
+        file = tmp_path / f"test_{re.sub(r'[^a-zA-Z0-9]', '_', str(module))}.py"
+        file.write_text(module.source, encoding="utf-8")
+    run_tests(tmp_path)
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_each_step_of_a_tutorial_runs(tutorial: Path, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(STEPS, encoding="utf-8")
+    files: dict[str, str] = {}
+    for page in sorted(tutorial.glob("*.md")):
+        given = {module.file: module.source for module in MODULES if module.page == page and module.file}
+        files |= given
+        assert not given or any(name.startswith("test_") for name in files), f"{page.name} tests nothing"
+        (tmp_path / page.stem).mkdir()
+        for name, source in files.items():
+            (tmp_path / page.stem / name).write_text(source, encoding="utf-8")
+    run_tests(tmp_path)
 
 
 def test_the_readme_in_each_language_has_snippets() -> None:
-    assert {module.page.name for module in MODULES} >= {"README.md", "README.zh-CN.md", "index.md"}
+    assert {page.name for page in SNIPPETS} >= {"README.md", "README.zh-CN.md", "index.md"}
 
 
 def test_both_readmes_give_the_same_commands() -> None:
