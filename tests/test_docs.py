@@ -4,10 +4,11 @@ The Python snippets of one file are run in order, as one module, whose ``test_*`
 other. HTML comments on the line above a snippet steer this:
 
 - ``<!-- new file -->``: this snippet and those after it are a module of their own;
-- ``<!-- skip: reason -->``: a fragment that cannot run;
-- ``<!-- file: name.py -->``: the whole text of that file. The pages of a folder are steps, in the order of their names:
-  the files of a step are there in those that follow, until one gives them another text. Each step's tests run with its
-  files.
+- ``<!-- skip: reason -->``: a fragment that cannot run.
+
+A snippet below a line ``**name.py**`` is the whole text of that file. The pages of a folder are steps, in the order of
+their names: the files of a step are there in those that follow, until one gives them another text. Each step's tests
+run with its files.
 """
 
 import re
@@ -28,7 +29,7 @@ FENCE = re.compile(
     r"^(?P=indent)(?P=fence)`*$",
     re.MULTILINE | re.DOTALL,
 )
-MARK = re.compile(r"<!-- *(new file|skip: *\S.*?|file: *(?P<file>[\w.]+)) *-->\s*\Z")
+MARK = re.compile(r"(?:<!-- *(?P<comment>new file|skip: *\S.*?) *-->|^\*\*(?P<file>\w+\.py)\*\*)\s*\Z", re.MULTILINE)
 LINK = re.compile(
     r"!?\[[^\]]*\]\((?P<inline>[^)\s]+)[^)]*\)"
     r"|^\[[^\]]+\]: *(?P<reference>\S+)"
@@ -55,7 +56,7 @@ def modules_of(page: Path) -> list[Module]:
         if match["info"].split(" ")[0].strip() not in ("python", "py"):
             continue
         mark = MARK.search(text[: match.start()])
-        if mark and mark[1].startswith("skip"):
+        if mark and (mark["comment"] or "").startswith("skip"):
             continue
         line = text.count("\n", 0, match.start("body"))
         indent = len(match["indent"])
@@ -123,6 +124,7 @@ def test_each_step_of_a_tutorial_runs(tutorial: Path, tmp_path: Path) -> None:
 
 def test_the_readme_in_each_language_has_snippets() -> None:
     assert {page.name for page in SNIPPETS} >= {"README.md", "README.zh-CN.md", "index.md"}
+    assert [folder.name for folder in TUTORIALS] == ["tutorial"]
 
 
 def test_both_readmes_give_the_same_commands() -> None:
