@@ -26,15 +26,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 #: Folders and files whose tests start servers, processes or builds of their own: what they try is the same on every
 #: Python, and takes most of the time.
 _ONCE = (
-    "tests/server/",
-    "tests/publishing/",
+    "tests/admin/",
     "tests/authentication/test_served.py",
     "tests/cli/",
+    "tests/contrib/test_workers.py",
     "tests/history/test_oracle.py",
     "tests/history/test_redis.py",
     "tests/history/test_sql.py",
+    "tests/history/test_urls.py",
     "tests/presence/test_processes.py",
+    "tests/publishing/",
     "tests/schedules/test_processes.py",
+    "tests/server/",
     "tests/test_streams_oracle.py",
     "tests/testing/test_plugin.py",
     "tests/throttling/",
