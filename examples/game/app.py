@@ -44,7 +44,7 @@ class SeatAuthentication(BearerTokenAuthentication):
 
 
 class GameRoom(PersonConsumer):
-    """A table. A third visitor is refused, and so is anybody whose place would be that of a player who may come back."""
+    """A table. A third visitor is refused, and so is a second one while a player who was lost may come back."""
 
     groups = ["game.{room}"]
     authentication_classes = [SeatAuthentication]
