@@ -1,8 +1,8 @@
 """The page of the fleet, with simulated devices that send to it."""
 
+import asyncio
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,10 +24,12 @@ async def test_devices_come_measure_and_go(chromium: str, tmp_path: Path) -> Non
             await expect(desk.page.locator("#online")).to_have_text("0 of 2 devices online")
 
             command = [sys.executable, str(ROOT / "examples/iot/simulator.py"), "--interval", "2"]
-            simulator = subprocess.Popen(
-                [*command, "--url", f"ws://127.0.0.1:{port}/ws/device"],
+            simulator = await asyncio.create_subprocess_exec(
+                *command,
+                "--url",
+                f"ws://127.0.0.1:{port}/ws/device",
                 env={**os.environ, "DEVICE_KEYS": KEYS},
-                stdout=subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
             )
             try:
                 for window in (desk, phone):
@@ -37,10 +39,10 @@ async def test_devices_come_measure_and_go(chromium: str, tmp_path: Path) -> Non
                     await expect(cellar.locator(".sensor")).to_have_count(2)
                     await expect(window.page.locator(".sensor svg")).to_have_count(3)
                     await window.look()
-                assert simulator.poll() is None
+                assert simulator.returncode is None
             finally:
                 simulator.terminate()
-                simulator.wait(20)
+                await asyncio.wait_for(simulator.wait(), 20)
             for window in (desk, phone):
                 await expect(window.page.locator("#online")).to_have_text("0 of 2 devices online")
                 # What they measured stays, over a reload too.
