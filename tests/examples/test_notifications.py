@@ -81,7 +81,7 @@ async def hears(socket: WebsocketCommunicator, event: str, timeout: float = 20) 
 
 
 async def past(socket: WebsocketCommunicator) -> list[str]:
-    return [entry["event"] for entry in (await socket.call("history"))["results"]]
+    return [entry["event"] for entry in (await socket.call("history", timeout=20))["results"]]
 
 
 class TestSessions:
@@ -236,7 +236,7 @@ class TestTwoProcesses:
             app = make_app(url, secret=SECRET)
             async with lifespan(app):
                 async with browser(app, "ann") as client, inbox(app, "ann") as ann:
-                    found = (await ann.call("history"))["results"]
+                    found = (await ann.call("history", timeout=20))["results"]
                     if not found:
                         await start(client, 10**9)
                         await hears(ann, "progress", 30)
