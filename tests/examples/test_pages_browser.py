@@ -1,0 +1,100 @@
+"""The pages of the small examples in a real browser: what somebody who tries them does first, and sees.
+
+The servers run in the tests' own process. Nothing waits for a time, everything for what a person would see.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import uvicorn
+from fastapi import FastAPI
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+
+from examples.dashboard.app import make_app as make_dashboard
+
+# One event loop for all of the module, so that they share a browser.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser, pytest.mark.timeout(180)]
+
+#: Seconds in which a page shows what it should, on a machine that has much else to do.
+PATIENCE = 30
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    expect.set_options(timeout=PATIENCE * 1000)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """Its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        task = asyncio.create_task(server.serve([listener]))
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                await asyncio.sleep(0.01)
+                if server.started or task.done():
+                    break
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            async with asyncio.timeout(PATIENCE):
+                await task
+
+
+@asynccontextmanager
+async def opened(browser: Browser, url: str, screen: dict[str, Any]) -> AsyncIterator[Page]:
+    """The page, which may report no error and is never wider than the screen."""
+    errors: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            errors.append(message.text)
+
+    context = await browser.new_context(**screen)
+    context.set_default_timeout(PATIENCE * 1000)
+    page = await context.new_page()
+    page.on("console", heard)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    try:
+        await page.goto(url)
+        yield page
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        await context.close()
+    assert errors == []
+
+
+async def test_the_dashboard_shows_values_and_a_slow_line_only_the_newest(browser: Browser) -> None:
+    # So slow that readings are replaced, however slow the machine is.
+    async with serving(make_dashboard(interval=0.1, slow=0.3)) as url, opened(browser, url, PHONE) as page:
+        await expect(page.locator("#state")).to_have_text("Live")
+        for metric in ("Load of the servers", "Time of response", "Visitors", "Orders per minute"):
+            card = page.get_by_role("article", name=metric)
+            await expect(card.locator(".value")).to_have_text(re.compile(r"^[\d.,]+$"))
+            await expect(card.locator(".curve .stroke")).to_have_attribute("d", re.compile("L"))
+        await expect(page.get_by_role("meter", name="Load of the servers")).to_have_attribute(
+            "aria-valuetext", re.compile(r"^[\d.]+ %$")
+        )
+
+        await page.get_by_label("Slow").check()
+        await expect(page.locator("#coalesced")).to_have_text(re.compile(r"^[1-9]"))
+        await expect(page.locator("#state")).to_have_text("Live")
+
+        await page.get_by_role("button", name="Pause").tap()
+        await expect(page.get_by_role("button", name="Pause")).to_have_attribute("aria-pressed", "true")
