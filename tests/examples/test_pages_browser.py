@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 from examples.dashboard.app import make_app as make_dashboard
+from examples.tasks.app import make_app as make_tasks
 
 # One event loop for all of the module, so that they share a browser.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser, pytest.mark.timeout(180)]
@@ -98,3 +100,55 @@ async def test_the_dashboard_shows_values_and_a_slow_line_only_the_newest(browse
 
         await page.get_by_role("button", name="Pause").tap()
         await expect(page.get_by_role("button", name="Pause")).to_have_attribute("aria-pressed", "true")
+
+
+async def test_two_edit_a_list_and_one_of_them_goes_away_for_a_while(browser: Browser, tmp_path: Path) -> None:
+    app = make_tasks(tmp_path / "tasks.db")
+    async with serving(app) as url, opened(browser, url, DESK) as ann, opened(browser, url, DESK) as bob:
+        rows = "textarea"
+
+        async def add(page: Page, text: str) -> None:
+            await page.get_by_label("New task").fill(text)
+            await page.get_by_role("button", name="Add").click()
+
+        async def both_see(*texts: str) -> None:
+            for page in (ann, bob):
+                await expect(page.locator(rows)).to_have_count(len(texts))
+                for index, text in enumerate(texts):
+                    await expect(page.locator(rows).nth(index)).to_have_value(text)
+                await expect(page.locator("#tasks .pending")).to_have_count(0)
+
+        for page in (ann, bob):
+            await expect(page.locator("#state")).to_have_text("Connected")
+        for text in ("milk", "<b>bread</b>", "tea"):
+            await add(ann, text)
+        await both_see("milk", "<b>bread</b>", "tea")
+        await bob.get_by_role("button", name="Move up: tea").click()
+        await both_see("milk", "tea", "<b>bread</b>")
+
+        await add(ann, "   ")
+        await expect(ann.get_by_role("alert").filter(has_text="A task needs a text.")).to_be_visible()
+        await ann.locator(rows).first.fill("x" * 101)
+        await ann.keyboard.press("Enter")
+        await expect(ann.get_by_role("alert").filter(has_text="too long")).to_be_visible()
+        await both_see("milk", "tea", "<b>bread</b>")
+
+        # What one did offline and what the other did meanwhile come together.
+        await ann.get_by_role("button", name="Work offline").click()
+        await add(ann, "jam")
+        await ann.get_by_label("Done: milk").check()
+        await expect(ann.locator("#state")).to_have_text("Offline, 2 to send")
+        await expect(ann.locator("#tasks .pending")).to_have_count(2)
+        await bob.get_by_role("button", name="Remove: tea").click()
+        await add(bob, "salt")
+        await expect(bob.locator("#tasks .pending")).to_have_count(0)
+        await ann.get_by_role("button", name="Work offline").click()
+        await expect(ann.locator("#news")).to_have_text(re.compile("^You are back"))
+        await both_see("milk", "<b>bread</b>", "salt", "jam")
+        await expect(bob.get_by_label("Done: milk")).to_be_checked()
+
+        # Nobody asked for this one, and the pages come back by themselves.
+        await app.state.consumers.disconnect(group="list.home", code=1012)
+        await expect(bob.locator("#news")).to_have_text(re.compile("^You are back"))
+        await add(ann, "eggs")
+        await both_see("milk", "<b>bread</b>", "salt", "jam", "eggs")
