@@ -6,8 +6,8 @@ The servers run in the tests' own process. Nothing waits for a time, everything 
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
+from examples.agent.app import make_app as make_agent
+from examples.agent.model import Model
 from examples.dashboard.app import make_app as make_dashboard
 from examples.tasks.app import make_app as make_tasks
 
@@ -152,3 +154,58 @@ async def test_two_edit_a_list_and_one_of_them_goes_away_for_a_while(browser: Br
         await expect(bob.locator("#news")).to_have_text(re.compile("^You are back"))
         await add(ann, "eggs")
         await both_see("milk", "<b>bread</b>", "salt", "jam", "eggs")
+
+
+class Patient(Model):
+    """Gives its first word, and the others when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(pause=0)
+        self.may_go_on = asyncio.Event()
+
+    async def answer(self, question: str) -> AsyncGenerator[str, None]:
+        async with aclosing(super().answer(question)) as words:
+            async for word in words:
+                yield word
+                await self.may_go_on.wait()
+
+
+async def test_the_agent_is_stopped_and_asked_on(browser: Browser) -> None:
+    model = Patient()
+    app = make_agent(model)
+    async with serving(app) as url, opened(browser, url, PHONE) as page:
+        await expect(page.locator("#state")).to_have_text("Connected")
+        await page.get_by_role("button", name="Ask", exact=True).tap()
+        await expect(page.get_by_role("alert")).to_have_text("Write a question first.")
+
+        await page.get_by_role("button", name="What happens to a slow client?").tap()
+        slow = page.get_by_role("article", name="What happens to a slow client?")
+        await expect(slow.locator(".answer")).to_have_text("A")
+        await page.get_by_label("Question").fill("What is <b>presence</b>?")
+        await page.get_by_role("button", name="Ask", exact=True).tap()
+        presence = page.get_by_role("article", name="What is <b>presence</b>?")
+        await expect(presence.locator(".answer")).to_have_text("Presence")
+        await expect(presence.locator(".note")).to_have_text("Answering")
+
+        await slow.get_by_role("button", name="Stop").tap()
+        await expect(slow.locator(".note")).to_have_text("Stopped after 1 word")
+        model.may_go_on.set()
+        await expect(presence.locator(".answer")).to_have_text(model.find("presence"))
+        await expect(presence.locator(".note")).to_have_text(re.compile(r"^\d+ words$"))
+        await expect(presence.get_by_role("button")).to_have_count(0)
+        await slow.get_by_role("button", name="Ask again").tap()
+        await expect(slow.locator(".answer")).to_have_text(model.find("What happens to a slow client?"))
+
+        # An answer that is lost with its connection can be had again.
+        model.may_go_on.clear()
+        await page.get_by_label("Question").fill("What is a group?")
+        await page.get_by_role("button", name="Ask", exact=True).tap()
+        group = page.get_by_role("article", name="What is a group?")
+        await expect(group.locator(".note")).to_have_text("Answering")
+        [connection] = app.state.consumers.connections
+        await app.state.consumers.disconnect(channel=connection.channel_name, code=1012)
+        await expect(group.locator(".note")).to_have_text("The connection was lost.")
+        await expect(page.locator("#state")).to_have_text("Connected")
+        model.may_go_on.set()
+        await group.get_by_role("button", name="Ask again").tap()
+        await expect(group.locator(".answer")).to_have_text(model.find("What is a group?"))
