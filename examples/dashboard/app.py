@@ -92,8 +92,11 @@ class Producer:
         self._interval = interval
         self._newest: dict[str, float] = {}
         self._told: dict[str, float] = {}
-        #: metric → the newest (time, value) that were told, the oldest first; the time in seconds since 1970
-        self.recent = {metric.name: deque[tuple[float, float]](maxlen=REMEMBERED) for metric in METRICS}
+        self._recent = {metric.name: deque[tuple[float, float]](maxlen=REMEMBERED) for metric in METRICS}
+
+    def recent(self) -> dict[str, list[tuple[float, float]]]:
+        """Metric → the newest (time, value) that were told, the oldest first; the time in seconds since 1970."""
+        return {metric: list(told) for metric, told in self._recent.items()}
 
     async def run(self) -> None:
         while True:
@@ -118,7 +121,7 @@ class Producer:
             reading = {"metric": metric, "at": at, "value": value}
             await self._consumers.broadcast(GROUP, "reading", reading, coalesce_key=metric)
             self._told[metric] = value
-            self.recent[metric].append((at, value))
+            self._recent[metric].append((at, value))
 
 
 # -- who looks at it -------------------------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ class Board(GroupConsumer):
 
     async def on_join(self, group: str) -> None:
         producer: Producer = self.websocket.state.producer
-        await self.send_event("welcome", {"metrics": METRICS, "recent": producer.recent})
+        await self.send_event("welcome", {"metrics": METRICS, "recent": producer.recent()})
 
     @action
     async def line(self) -> Line:

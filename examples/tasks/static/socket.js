@@ -24,6 +24,7 @@ export class Connection extends EventTarget {
   #position = null; // {epoch, offset} of the last event that we have
   #lastId = 0;
   #attempts = 0;
+  #isAsking = false; // whether the first of the requests was sent
   #timer = 0; // of the next attempt, of a request that is sent again, or of its answer
   #after = null;
 
@@ -55,13 +56,13 @@ export class Connection extends EventTarget {
     const request = { request_id: ++this.#lastId, action, data };
     if (first) this.requests.unshift(request);
     else this.requests.push(request);
-    if (this.state === "open" && (first || this.requests.length === 1)) this.#send();
+    this.#send();
   }
 
   /** One at a time: what is asked later may build on what was asked before. */
   #send() {
-    clearTimeout(this.#timer);
-    if (this.requests.length === 0) return;
+    if (this.state !== "open" || this.#isAsking || this.requests.length === 0) return;
+    this.#isAsking = true;
     this.#socket.send(JSON.stringify(this.requests[0]));
     this.#timer = setTimeout(() => this.#lost(), ANSWER_TIMEOUT);
   }
@@ -84,12 +85,14 @@ export class Connection extends EventTarget {
   #joined({ epoch, offset, recovered }) {
     const isFirst = this.#position === null;
     this.#position = { epoch, offset };
-    const wasOpen = this.state === "open";
-    this.#attempts = 0;
-    if (!wasOpen) this.#change("open");
+    if (this.state !== "open") {
+      clearTimeout(this.#timer);
+      this.#attempts = 0;
+      this.#change("open");
+    }
     if (recovered) this.#emit("recovered");
     else this.#emit("reload", isFirst ? "first" : "lost");
-    if (!wasOpen) this.#send();
+    this.#send();
   }
 
   #answered({ request_id, status, data, error }) {
@@ -97,9 +100,14 @@ export class Connection extends EventTarget {
     if (index < 0) return;
     clearTimeout(this.#timer);
     if (status === "error" && error.retryable) {
-      this.#timer = setTimeout(() => this.#send(), (error.retry_after ?? 0) * 1000 + RETRY_DELAY);
+      // Until then it counts as being asked.
+      this.#timer = setTimeout(() => {
+        this.#isAsking = false;
+        this.#send();
+      }, (error.retry_after ?? 0) * 1000 + RETRY_DELAY);
       return;
     }
+    this.#isAsking = false;
     const [request] = this.requests.splice(index, 1);
     if (status === "ok") this.#emit("answered", { request, data });
     else this.#emit("rejected", { request, error });
@@ -116,6 +124,7 @@ export class Connection extends EventTarget {
 
   #forget() {
     clearTimeout(this.#timer);
+    this.#isAsking = false;
     if (this.#socket === null) return;
     this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket.close();
