@@ -17,6 +17,11 @@ from hypothesis import HealthCheck, settings
 # For `examples` and `tests`. At the end of the path, so that an installed wheel of the package comes before its source.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+# Processes that tests start are not measured by coverage: it made them slow, and showed little that is not run here.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        os.environ.pop(name, None)
+
 # One profile everywhere: no deadline, because a shared machine stalls; the same examples on every run under CI.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)

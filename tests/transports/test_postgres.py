@@ -160,8 +160,8 @@ async def test_publishing_and_subscribing_at_the_same_time_do_not_collide_and_al
             assert {(await received.next())[0] for _ in names} == set(names)
 
 
-async def test_a_thousand_topics_are_left_at_the_server_too(make_peer, postgres_url, prefix):
-    transport = make_peer()
+async def test_a_thousand_topics_are_left_at_the_server_too(postgres_url, prefix):
+    transport = transport_of(f"{postgres_url}?prefix={prefix}", broker_timeout=20)
     async with opened(transport):
         names = [f"t{number}" for number in range(1000)]
         await asyncio.gather(*[transport.subscribe(name) for name in names])
