@@ -18,7 +18,6 @@ from .exceptions import (
     InternalError,
     InvalidFrame,
     StopConsumer,
-    Throttled,
 )
 from .explaining import explain, log_failure
 from .facts import log_extra
@@ -199,9 +198,10 @@ class Dispatcher:
     async def count(self, throttles: Sequence[BaseThrottle], action: Action | None) -> None:
         """Count a request by these throttles. Raises what they raise; the answer to one too many closes the socket."""
         try:
-            await check_throttles(throttles, self._consumer, action, self._connection.consumers.buckets)
-        except Throttled:
-            self._refusals.add()
+            await check_throttles(
+                throttles, self._consumer, action, self._connection.consumers.buckets, self._refusals.add
+            )
+        except Exception:
             # Those who keep to their limits come first.
             await asyncio.sleep(0)
             raise

@@ -129,6 +129,15 @@ async def test_a_refused_handshake_has_a_line_too(records: Records) -> None:
     assert (record.outcome, record.close_reason, record.user) == ("refused", "not_authenticated", None)
 
 
+async def test_who_is_refused_before_all_else_is_named_by_the_address_behind_the_proxy(records: Records) -> None:
+    app = room_app(trusted_proxies=["127.0.0.0/8"], max_connections_per_process=1)
+    there = {"client": ("127.0.0.1", 1), "headers": {"x-forwarded-for": "192.0.2.7"}}
+    async with WebsocketCommunicator(app, "/lobby", **there):
+        with pytest.raises(HandshakeRefused):
+            await WebsocketCommunicator(app, "/lobby", **there).__aenter__()
+    assert [record.address for record in await records.until(2)] == ["192.0.2.7", "192.0.2.7"]
+
+
 async def test_actions_have_lines_if_that_is_asked_for(records: Records) -> None:
     async with WebsocketCommunicator(room_app(access_log="actions"), "/lobby") as client:
         await client.send_json_to({"action": "echo", "request_id": "r1", "data": {"text": SECRET}})

@@ -199,10 +199,11 @@ class _Life:
             connection.dispatcher.start()
         if hasattr(consumer, "encode_json"):
             connection.member.framer = plan.framer(connection.subprotocol)
-        self._consumers.draining.check()
-        self._consumers.admission.knock(connection)
+        # Before all that may refuse: the log names whom.
         if (proxies := self._consumers.defaults.trusted_proxies) is not None:
             scope[CLIENT_KEY] = proxies.address_of(scope)
+        self._consumers.draining.check()
+        self._consumers.admission.knock(connection)
         scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
         if not is_allowed_origin(connection.headers, scope.get("scheme", "ws"), plan.allowed_origins):
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")

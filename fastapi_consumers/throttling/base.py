@@ -214,27 +214,42 @@ def compile_throttles(entries: object, scope: str) -> tuple[BaseThrottle, ...]:
     return tuple(throttles)
 
 
-async def check_throttles(throttles: Sequence[BaseThrottle], consumer: Any, action: Any, buckets: Buckets) -> None:
+def _pass() -> None:
+    return None
+
+
+async def check_throttles(
+    throttles: Sequence[BaseThrottle],
+    consumer: Any,
+    action: Any,
+    buckets: Buckets,
+    refused: Callable[[], object] = _pass,
+) -> None:
     """Count one request by every throttle in order, until one refuses. Awaits only what is async.
 
     The throttles before the one that refuses have counted the request; those after it have not. Put the strictest
-    first where that matters.
+    first where that matters. ``refused`` is called if one refuses, whatever its ``on_throttled`` makes of that.
 
     Raises:
         Throttled: one refused; ``retry_after`` is in seconds, ``None`` if waiting would not help. Its ``on_throttled``
             was called before.
     """
     for throttle in throttles:
-        wait: Any = throttle.allow(consumer, action, buckets)
-        if type(wait) is not float:
-            while inspect.isawaitable(wait):
-                wait = await wait
-            if isinstance(wait, bool) or not isinstance(wait, int | float):
-                raise TypeError(
-                    f"{throttle!r}.allow() returned {wait!r}; expected the seconds to wait as a number, 0.0 to let "
-                    "the request pass."
-                )
+        try:
+            wait: Any = throttle.allow(consumer, action, buckets)
+            if type(wait) is not float:
+                while inspect.isawaitable(wait):
+                    wait = await wait
+                if isinstance(wait, bool) or not isinstance(wait, int | float):
+                    raise TypeError(
+                        f"{throttle!r}.allow() returned {wait!r}; expected the seconds to wait as a number, 0.0 to let "
+                        "the request pass."
+                    )
+        except Throttled:
+            refused()
+            raise
         if wait > 0:
+            refused()
             hook = throttle.on_throttled(consumer, action, wait)
             if inspect.isawaitable(hook):
                 await hook

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from fastapi_consumers import Consumer, GroupConsumer, ImproperlyConfigured, action, path
+from fastapi_consumers import Consumer, GroupConsumer, ImproperlyConfigured, PermissionDenied, action, exceptions, path
 from fastapi_consumers.authentication import BaseAuthentication, Credential, FirstMessageAuthentication
 from fastapi_consumers.history import History
 from fastapi_consumers.options import LIMIT_NAMES
 from fastapi_consumers.testing import CallError, Clock, WebsocketCommunicator
+from fastapi_consumers.throttling import UserRateThrottle
 
 PATIENCE = 20.0
 
@@ -251,6 +252,40 @@ async def test_an_actions_own_throttle_counts_although_the_consumers_lets_it_pas
 
     async with WebsocketCommunicator(make_app(path("/", Posting)), "/") as client:
         assert await statuses(client, *["post"] * 4) == ["ok", "error", "error", "error"]
+        assert await closing(client) == (4429, "too_many_requests")
+
+
+class Forbidding(UserRateThrottle):
+    rate = "1/hour"
+
+    async def on_throttled(self, consumer: Any, action: Any, retry_after: float) -> None:
+        raise PermissionDenied("That is enough.")
+
+
+class Broken(UserRateThrottle):
+    rate = "1/hour"
+
+    def on_throttled(self, consumer: Any, action: Any, retry_after: float) -> None:
+        raise RuntimeError("the hook is broken")
+
+
+class Raising(UserRateThrottle):
+    rate = "1/hour"
+
+    def allow(self, consumer: Any, action: Any, buckets: Any) -> float:
+        if wait := super().allow(consumer, action, buckets):
+            raise exceptions.Throttled(wait)
+        return 0.0
+
+
+@pytest.mark.parametrize("throttle", [Forbidding, Broken, Raising])
+async def test_a_flood_is_closed_whatever_a_throttle_raises_in_its_place(make_app, throttle):
+    class Own(Room):
+        throttle_classes = [throttle]
+        max_throttled_requests = 2
+
+    async with WebsocketCommunicator(make_app(path("/", Own)), "/") as client:
+        assert await statuses(client, *["echo"] * 4) == ["ok", "error", "error", "error"]
         assert await closing(client) == (4429, "too_many_requests")
 
 
