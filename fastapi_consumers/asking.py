@@ -17,7 +17,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from pydantic_core import from_json
 
@@ -41,6 +41,8 @@ ENVELOPE = 400
 MAX_WORKING, MAX_WAITING = 4, 64
 #: Seconds for which a process is counted as one that should answer after it was last heard of, and how many are known.
 REMEMBERED_FOR, MAX_KNOWN = 60.0, 1000
+#: Characters of a process's name, and of what it calls a question: ours have 12 and 16.
+MAX_NAME = 64
 
 
 class Gathered(NamedTuple):
@@ -207,7 +209,7 @@ class Asking:
         head, _, part = packet.data.partition(b"\n")
         fields = _object(head)
         process, number, parts = fields.get("process"), fields.get("part"), fields.get("parts")
-        if not (isinstance(process, str) and isinstance(number, int) and isinstance(parts, int)):
+        if not (_is_name(process) and isinstance(number, int) and isinstance(parts, int)):
             logger.warning("dropped an answer to %r that cannot be read", packet.name)
             return
         self._note(process)
@@ -238,7 +240,7 @@ class Asking:
     def _asked(self, packet: Packet) -> None:
         fields = _object(packet.data)
         process, ident, arguments = fields.get("process"), fields.get("id"), fields.get("arguments")
-        if packet.kind != "ask" or not isinstance(process, str) or process == self.process:
+        if packet.kind != "ask" or not _is_name(process) or process == self.process:
             return
         if packet.name == "bye":
             self._known.pop(process, None)
@@ -247,7 +249,7 @@ class Asking:
             return
         self._note(process)
         waiting = len(self._tasks)
-        if isinstance(ident, str) and isinstance(arguments, dict) and waiting < 2 * MAX_WAITING:
+        if _is_name(ident) and isinstance(arguments, dict) and waiting < 2 * MAX_WAITING:
             asked = None if waiting >= MAX_WAITING else arguments
             task = asyncio.get_running_loop().create_task(self._reply(packet.name, asked, process, ident))
             self._tasks.add(task)
@@ -292,6 +294,10 @@ class Asking:
     def _note(self, process: str) -> None:
         if process != self.process and (process in self._known or len(self._known) < MAX_KNOWN):
             self._known[process] = self._clock()
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and len(value) <= MAX_NAME
 
 
 def _object(data: bytes) -> dict[str, Any]:

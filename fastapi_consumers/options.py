@@ -15,6 +15,7 @@ from .dependencies import Dependencies
 from .event_models import EventModel
 from .groups import GroupTemplate
 from .history import History
+from .naming import name_of, names_of
 from .pagination import BasePagination
 from .permissions import BasePermission
 from .presence import Presence
@@ -173,9 +174,9 @@ class ConsumerOptions:
             ("connection throttles", self.connection_throttles),
         ):
             if policies is not None:
-                lines += _rows(label, [repr(policy) for policy in policies] or ["none"])
+                lines += _rows(label, names_of(policies) or ["none"])
         if self.pagination is not None:
-            lines += _rows("pagination", [repr(self.pagination)])
+            lines += _rows("pagination", [name_of(self.pagination)])
         for label, serializer in (
             ("request serializer", self.request_serializer_class),
             ("response serializer", self.response_serializer_class),
@@ -206,7 +207,7 @@ class ConsumerOptions:
             if on
         ]
         policies = [
-            repr(policy)
+            name_of(policy)
             for policy in (*self.action_permissions.get(action.name, ()), *self.action_throttles.get(action.name, ()))
         ]
         extra = f" [{', '.join(flags + policies)}]" if flags or policies else ""

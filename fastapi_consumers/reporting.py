@@ -14,6 +14,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from .addressing import GROUP
 from .asking import Answerer
@@ -174,14 +175,16 @@ class _Reports:
         # As throttles count it: IPv6 by /64.
         idents: list[tuple[str, Any]] = [("address", client_address({"client": (address, 0)}))] if address else []
         if user:
-            idents += [("user", user), *([("user", int(user))] if user.isascii() and user.isdigit() else [])]
+            idents += [("user", ident) for ident in _user_ids(user)]
         buckets, count = self._consumers.buckets, 0
-        for throttle in {(each.scope, each.rates): each for each in _throttles(self._consumers.plans)}.values():
-            place = getattr(buckets, "local", buckets) if throttle.local else buckets
+        counted = {(each.scope, each.rates, each.local) for each in _throttles(self._consumers.plans)}
+        counted |= {(scope, rates, False) for scope, rates in self._consumers.http_limits}
+        for scope, rates, local in counted:
+            place = getattr(buckets, "local", buckets) if local else buckets
             if (forget := getattr(place, "forget", None)) is None:
                 continue  # Buckets of somebody's own.
             for ident in idents:
-                count += bool(await settled(forget((throttle.scope, ident), throttle.rates)))
+                count += bool(await settled(forget((scope, ident), rates)))
         return {"reset": count}
 
 
@@ -271,6 +274,19 @@ def _key(value: Any, kinds: tuple[type, ...]) -> tuple[Any, ...] | None:
         if not isinstance(part, (int, float) if kind is float else kind):
             raise InvalidData
     return tuple(value)
+
+
+def _user_ids(text: str) -> Iterable[Any]:
+    """The ids that are written so: throttles count users by the id itself, which may be a number or a UUID."""
+    yield text
+    kinds: tuple[Callable[[str], Any], ...] = (int, UUID)
+    for kind in kinds:
+        try:
+            found = kind(text[:MAX_TEXT])
+        except ValueError:
+            continue
+        if str(found) == text:
+            yield found
 
 
 def _own_loggers() -> list[str]:

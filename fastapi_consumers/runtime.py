@@ -79,6 +79,8 @@ class Consumers(Outreach):
         #: The ways to a socket that the log has named; there are a handful.
         self._lanes_told: set[str] = set()
         self.defaults = defaults if defaults is not None else Defaults()
+        #: Scopes and rates that endpoints of HTTP have counted by here: one for each endpoint that has a limit.
+        self.http_limits: set[tuple[str, tuple[Rate, ...]]] = set()
         self.buckets: Buckets = buckets if buckets is not None else TokenBuckets()
         #: What it opens and closes, also if a test puts others in the place of ``buckets``.
         self._shared_buckets = buckets if isinstance(buckets, RedisBuckets) else None

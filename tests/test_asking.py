@@ -235,9 +235,10 @@ async def test_without_the_broker_a_process_still_answers_itself(start):
         Packet("answer", b'{"process": "x", "part": 5, "parts": 1, "id": "%b"}\n1', "name"),
         Packet("answer", b'{"process": "x", "part": 0, "parts": 1, "id": "%b", "status": "ok"}\n{', "name"),
         Packet("answer", b'{"process": "x", "part": 0, "parts": 9, "id": "%b", "status": "ok"}\n{', "name"),
+        Packet("ask", b'{"process": "%b", "id": "1", "arguments": {}}'.replace(b"%b", b"x" * 10_000), "name"),
         Packet("event", b"1", "name"),
     ],
-    ids=lambda packet: packet.data.decode() or "nothing",
+    ids=lambda packet: packet.data[:80].decode() or "nothing",
 )
 async def test_packets_of_another_shape_harm_nobody(start, packet):
     bus, process = Bus(), None
@@ -253,6 +254,7 @@ async def test_packets_of_another_shape_harm_nobody(start, packet):
     process = await start(bus, name=ask_back)
     found = await process.ask("name", timeout=LONG)
     assert found.answers == {process.process: 1}
+    assert max(map(len, process._known), default=0) <= 64
     other = await start(bus, name=name_of)
     assert other.process in (await process.ask("name", {"again": 1}, timeout=LONG)).answers
 

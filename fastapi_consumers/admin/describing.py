@@ -1,24 +1,18 @@
 """What an application is made of, for people: routes with their consumers, and the settings in force.
 
-Without secrets. URLs come without passwords, and of a policy that somebody else wrote only its name is told, since what
-its ``repr`` holds is not known.
+Without secrets, as ``naming`` has it.
 """
 
 import dataclasses
-import re
-from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..naming import name_of, names_of
 from ..options import Limits
-from ..permissions import BasePermission
 from ..plan import ActionPlan, Plan
 from ..routing import routed_consumers
 from ..runtime import Consumers
 from .models import ActionItem, RouteItem, Settings
-
-PACKAGE = "fastapi_consumers"
-_NAME = re.compile(r"[\w.<>]+")
 
 
 def routes_of(app: Any, consumers: Consumers) -> list[RouteItem]:
@@ -93,25 +87,3 @@ def settings_of(consumers: Consumers) -> Settings:
 
 def _limits(limits: Limits) -> dict[str, Any]:
     return {field.name: getattr(limits, field.name) for field in dataclasses.fields(limits)}
-
-
-def names_of(things: Iterable[Any]) -> list[str]:
-    return [name_of(thing) for thing in things]
-
-
-def name_of(thing: Any) -> str:
-    """Our own things as they describe themselves, those of others by the name of their class."""
-    kind = type(thing)
-    operands = getattr(thing, "operands", None)
-    if isinstance(operands, tuple) and _is_ours(kind.__module__):
-        names = names_of(operands)
-        return f"~{names[0]}" if len(names) == 1 else f"({getattr(thing, '_sign', ', ').join(names)})"
-    if not _is_ours(getattr(kind.__repr__, "__module__", None)):
-        return kind.__qualname__
-    if isinstance(thing, BasePermission) and not _NAME.fullmatch(repr(thing)):
-        return "a callable"  # Such as a partial, whose text holds its arguments.
-    return repr(thing)
-
-
-def _is_ours(module: Any) -> bool:
-    return isinstance(module, str) and module.partition(".")[0] == PACKAGE

@@ -7,6 +7,7 @@ import click
 from starlette.applications import Starlette
 
 from ..actions import Action
+from ..naming import name_of, names_of
 from ..options import ConsumerOptions
 from ..routing import RoutedConsumer
 from .applications import actions_of, app_argument, consumers_of, load_app, schema_of
@@ -70,7 +71,7 @@ def _consumer_as_dict(app: Starlette, cls: type[Any], paths: list[str]) -> dict[
 
     def texts(values: Any) -> list[str] | None:
         """What each is; ``None`` where the application's default holds."""
-        return None if values is None else [repr(value) for value in values]
+        return None if values is None else names_of(values)
 
     return {
         "consumer": _name_of(cls),
@@ -87,7 +88,7 @@ def _consumer_as_dict(app: Starlette, cls: type[Any], paths: list[str]) -> dict[
         "permissions": texts(options.permissions),
         "throttles": texts(options.throttles),
         "connection_throttles": texts(options.connection_throttles),
-        "pagination": None if options.pagination is None else repr(options.pagination),
+        "pagination": None if options.pagination is None else name_of(options.pagination),
         "allowed_origins": None if options.allowed_origins is None else list(options.allowed_origins),
         "limits": dict(options.limits),
     }
@@ -103,8 +104,8 @@ def _action_as_dict(name: str, action: Action, options: ConsumerOptions) -> dict
         "timeout": action.timeout,
         "deprecated": action.deprecated,
         "enabled": action.enabled,
-        "permissions": [repr(policy) for policy in options.action_permissions.get(name, ())],
-        "throttles": [repr(policy) for policy in options.action_throttles.get(name, ())],
+        "permissions": names_of(options.action_permissions.get(name, ())),
+        "throttles": names_of(options.action_throttles.get(name, ())),
         "data": schema_of(action),
     }
 

@@ -65,8 +65,10 @@ class RateLimit:
         ident = self._ident(connection)
         if ident is None or not self.cost:
             return
+        scope = self.scope or self._scope(connection)
+        consumers.http_limits.add((scope, self.rates))
         try:
-            wait: Any = consumers.buckets.hit((self.scope or self._scope(connection), ident), self.rates, self.cost)
+            wait: Any = consumers.buckets.hit((scope, ident), self.rates, self.cost)
             if inspect.isawaitable(wait):
                 wait = await wait
         except BrokerUnavailable as error:
@@ -83,5 +85,6 @@ class RateLimit:
 
     def _scope(self, connection: HTTPConnection) -> str:
         endpoint = connection.scope.get("endpoint")
-        name = f"{getattr(endpoint, '__module__', '')}.{getattr(endpoint, '__qualname__', connection.url.path)}"
-        return f"http:{name}:{self.rate}"
+        # Without a name of its own, as a partial is, by the template of its route: a client chooses the path.
+        name = getattr(endpoint, "__qualname__", None) or getattr(connection.scope.get("route"), "path", "")
+        return f"http:{getattr(endpoint, '__module__', '')}.{name}:{self.rate}"

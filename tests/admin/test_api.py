@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 from datetime import UTC, datetime
+from uuid import UUID
 
 import httpx
 import pytest
@@ -11,11 +12,14 @@ from fastapi import Depends, FastAPI, WebSocket
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
-from fastapi_consumers import GroupConsumer, ImproperlyConfigured, add_consumers, path
+from fastapi_consumers import GroupConsumer, ImproperlyConfigured, action, add_consumers, path
 from fastapi_consumers.admin import admin_router
 from fastapi_consumers.admin.describing import routes_of, settings_of
+from fastapi_consumers.authentication import BaseAuthentication
 from fastapi_consumers.permissions import AllowAny, IsAuthenticated
-from tests.admin.conftest import KEY, Secretive, make_app, require_key
+from fastapi_consumers.testing import WebsocketCommunicator, lifespan
+from fastapi_consumers.throttling import RateLimit
+from tests.admin.conftest import KEY, Secretive, User, make_app, require_key
 
 ALONE = {"errors": {}, "missing": [], "silent": 0}
 
@@ -359,6 +363,55 @@ async def test_throttles_are_reset(house, named):
     assert (await house.ask("POST", "/throttles/reset", json=whom))["reset"] == 1
     assert (await answer())["status"] == "ok"
     await house.ask("POST", "/throttles/reset", 422, json={})
+
+
+@pytest.mark.parametrize(
+    ("ident", "told", "others"),
+    [
+        (7, "7", ["07", "7.0", "9" * 255]),
+        (UUID("6f1c2a34-0000-4000-8000-00000000beef"), "6f1c2a34-0000-4000-8000-00000000beef", ["6f1c2a34"]),
+    ],
+)
+async def test_throttles_of_users_whose_ids_are_no_text_are_reset(ident, told, others):
+    class Known(BaseAuthentication):
+        async def authenticate(self, connection):
+            return User(ident), None
+
+    class Desk(GroupConsumer):
+        groups = ["desk"]
+        authentication_classes = [Known]
+
+        @action(throttle_classes=["1/hour"])
+        async def ring(self) -> None: ...
+
+    app = FastAPI()
+    add_consumers(app, [path("/", Desk)])
+    app.include_router(admin_router(dependencies=[Depends(require_key)]))
+    admin = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test/admin", headers=KEY)
+
+    async def reset(user):
+        return (await admin.post("/throttles/reset", json={"user": user})).json()["reset"]
+
+    async with lifespan(app), admin, WebsocketCommunicator(app, "/") as socket:
+        await socket.call("ring", timeout=20)
+        assert [await reset(other) for other in others] == [0] * len(others)
+        assert await reset(told) == 1
+        await socket.call("ring", timeout=20)
+
+
+async def test_limits_of_http_endpoints_are_reset(house):
+    limit = RateLimit("1/hour")
+
+    @house.app.get("/report", dependencies=[Depends(limit)])
+    async def report() -> None: ...
+
+    async def status():
+        return (await house.client.get("http://test/report")).status_code
+
+    assert [await status(), await status()] == [200, 429]
+    assert (await house.ask("POST", "/throttles/reset", json={"address": "192.0.2.1"}))["reset"] == 0
+    assert (await house.ask("POST", "/throttles/reset", json={"address": "127.0.0.1"}))["reset"] == 1
+    assert [await status(), await status()] == [200, 429]
 
 
 async def test_it_works_before_anything_is_open():

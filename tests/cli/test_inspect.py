@@ -158,6 +158,47 @@ def test_inspect_prints_json_for_programs(look):
     assert found["shop.main.Raw"]["actions"] == []
 
 
+VAULT = """
+from fastapi import FastAPI
+from fastapi_consumers import GroupConsumer, action, add_consumers, path
+from fastapi_consumers.permissions import BasePermission, IsAuthenticated
+
+
+class Secretive(BasePermission):
+    key = "hush"
+
+    def __repr__(self):
+        return f"Secretive({self.key})"
+
+    def has_permission(self, consumer, action=None):
+        return True
+
+
+class Vault(GroupConsumer):
+    groups = ["vault"]
+    permission_classes = [IsAuthenticated & Secretive]
+    throttle_classes = ["5/second; 100/minute"]
+
+    @action(permission_classes=[Secretive])
+    async def unlock(self) -> None: ...
+
+
+app = FastAPI()
+add_consumers(app, [path("/vault", Vault)])
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_what_the_policies_of_others_say_of_themselves_is_not_printed(call, tmp_path, monkeypatch, more):
+    (tmp_path / "vault.py").write_text(VAULT)
+    monkeypatch.chdir(tmp_path)
+    result = call("inspect", "vault:app", *more)
+    assert result.code == 0
+    assert "hush" not in result.out
+    for told in ("(IsAuthenticated & Secretive)", "5/second; 100/minute"):
+        assert told in result.out
+
+
 def test_without_what_it_is_built_on_it_names_the_extra(run):
     code = "import sys; sys.modules['click'] = None; from fastapi_consumers.__main__ import main; main()"
     result = run(command=("-c", code))

@@ -1,5 +1,6 @@
 """Limits as users meet them: consumers and HTTP endpoints, in two applications over one server."""
 
+import functools
 import logging
 from typing import Annotated, Any
 
@@ -239,6 +240,22 @@ async def test_http_endpoints_answer_429_with_retry_after():
     assert (await ask(app, "/search", host="203.0.113.6")).status_code == 200
     clock.advance(3)
     assert (await ask(app, "/search")).status_code == 200
+
+
+class Lookup:
+    async def __call__(self, name: str) -> str:
+        return name
+
+
+async def test_an_endpoint_without_a_name_has_one_limit_whatever_its_path_holds():
+    app = FastAPI()
+    add_consumers(app)
+    once = [Depends(RateLimit("1/hour"))]
+    for where, endpoint in (("/one/{name}", Lookup()), ("/two/{name}", functools.partial(Lookup()))):
+        app.add_api_route(where, endpoint, dependencies=once)
+    for where in ("/one", "/two"):
+        answers = [await ask(app, f"{where}/{name}") for name in ("a", "b", "c")]
+        assert [answer.status_code for answer in answers] == [200, 429, 429]
 
 
 async def test_http_endpoints_of_two_applications_count_together(url):
