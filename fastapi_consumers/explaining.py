@@ -64,8 +64,8 @@ async def is_handled(failure: Exception, consumer: Any, connection: Connection) 
         return consumer is not None and await _ask_handlers(failure, consumer, connection) is not None
     except ConsumerError:
         return True
-    except Exception:
-        logger.exception("an exception handler failed on %r", failure)
+    except Exception as broken:
+        log_failure(logger, broken, connection, "an exception handler failed on %s", type(failure).__qualname__)
         return False
 
 

@@ -169,10 +169,11 @@ class Fanning:
             if member.permits is not None:
                 try:
                     is_permitted = member.permits(delivery)
-                except Exception:
+                except Exception as error:
                     failures += 1
                     if failures == 1:  # One event, one traceback, however many there are that it fails for.
-                        logger.exception("a delivery permission failed on %r: it is withheld", delivery)
+                        text = "a delivery permission failed on %r: it is withheld"
+                        logger.error(text, delivery, exc_info=without_input(error))
             if is_permitted:
                 permitted.append(member)
             elif self._late and member.channel in self._late:

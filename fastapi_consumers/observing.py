@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
+from .redaction import without_input
 from .types import RequestId
 
 if TYPE_CHECKING:
@@ -226,7 +227,8 @@ class Observing:
     @staticmethod
     def failed(hook: Any, error: Exception) -> None:
         """Log what a hook or a recorder raised."""
-        logger.error("the observer's %s failed", getattr(hook, "__qualname__", repr(hook)), exc_info=error)
+        name = getattr(hook, "__qualname__", repr(hook))
+        logger.error("the observer's %s failed", name, exc_info=without_input(error))
 
 
 class Recorder:

@@ -21,6 +21,7 @@ from .messages import Notice
 from .permissions import About, Delivery, check_about, is_delivered
 from .plan import ActionPlan
 from .protocols import JSON_FRAMER
+from .redaction import without_input
 
 logger = logging.getLogger(__name__)
 
@@ -177,10 +178,10 @@ def _sifted(group: str, events: list[HistoryEvent], permits: Callable[[Delivery]
         try:
             if permits(Delivery(event.event, group, partial(getattr, event, "data"), event.offset)):
                 shown.append(event)
-        except Exception:
+        except Exception as error:
             failures += 1
             if failures == 1:
-                logger.exception("a delivery permission failed: the event is withheld")
+                logger.error("a delivery permission failed: the event is withheld", exc_info=without_input(error))
     if failures > 1:
         logger.error("a delivery permission failed on %d events of the history of %r", failures, group)
     return shown

@@ -10,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fastapi_consumers import Consumer, GroupConsumer, JSONConsumer, action, add_consumers, path
+from fastapi_consumers.history import History
+from fastapi_consumers.observing import Observer
 from fastapi_consumers.permissions import BasePermission
 from fastapi_consumers.redaction import without_input
 from fastapi_consumers.testing import WebsocketCommunicator
@@ -134,6 +136,55 @@ class Picky(JSONConsumer):
 class Torn(Consumer):
     async def disconnect(self, code: int) -> None:
         Item.model_validate({"number": SECRET})
+
+
+class Unanswered(Torn):
+    @staticmethod
+    def answer(consumer: Any, error: Any) -> None:
+        raise LookupError(str(error)) from error
+
+    exception_handlers = {ValidationError: answer}
+
+
+class Withholding(BasePermission):
+    def has_delivery_permission(self, consumer: Any, delivery: Any) -> bool:
+        return bool(Item.model_validate(delivery.data))
+
+
+class Withheld(GroupConsumer):
+    groups = ["withheld"]
+    history = History(size=10)
+    permission_classes = [Withholding]
+
+    @action
+    async def past(self) -> int:
+        return len((await self.read_history("withheld")).events)
+
+
+class Looking(Observer):
+    def call_ended(self, call: Any) -> None:
+        if call.failure is not None:
+            Item.model_validate({"number": SECRET})
+
+
+async def test_what_fails_beside_an_action_tells_no_payload_either(caplog):
+    caplog.set_level(logging.DEBUG)
+    app = FastAPI()
+    consumers = add_consumers(
+        app, [path("/torn", Unanswered), path("/withheld", Withheld), path("/room", Room)], observers=[Looking()]
+    )
+    async with WebsocketCommunicator(app, "/torn"):
+        pass
+    async with WebsocketCommunicator(app, "/withheld") as client:
+        await consumers.broadcast("withheld", "said", {"number": SECRET})
+        assert await client.call("past", timeout=10) == 0
+    async with WebsocketCommunicator(app, "/room") as client:
+        await client.send_json_to({"action": SECRET, "request_id": 2})
+        assert (await client.receive_json_from(10))["error"]["code"] == "internal_error"
+    told = [caplog.handler.format(record) for record in caplog.get_records("call")]
+    for text in ("an exception handler failed on", "on Delivery(", "the event is withheld", "observer's Looking"):
+        assert any(text in each and "validation error" in each for each in told), text
+    assert not [text for text in told if SECRET in text]
 
 
 async def test_no_payload_gets_into_a_log_at_any_level(caplog):

@@ -1,10 +1,12 @@
 """Tokens: where a client can put one, and what is done with it. What makes a token good is a subclass's to say."""
 
 import base64
+import json
 import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
+from urllib.parse import quote, quote_plus
 
 from starlette.datastructures import Headers
 
@@ -66,7 +68,7 @@ class TokenAuthentication(BaseAuthentication):
         except ConsumerError:
             raise
         except Exception as error:
-            if token not in "".join(traceback.format_exception(error)):
+            if not _holds("".join(traceback.format_exception(error)), token):
                 raise
             # It will be logged, such as the KeyError of a dict of tokens. Where it was raised is all that may be told.
             told = RuntimeError(f"get_user() raised {type(error).__qualname__}, whose text holds the token")
@@ -121,6 +123,14 @@ def find_token(connection: Any, sources: Iterable[Source]) -> str | None:
         if token is not None:
             return token
     return None
+
+
+def _holds(text: str, token: str) -> bool:
+    """Whether a token can be read in a text: as it is, as a literal or JSON has it, or as a URL does."""
+    written = {token, repr(token)[1:-1], ascii(token)[1:-1], json.dumps(token)[1:-1]}
+    # A lone surrogate, which a first message may hold, is in no URL.
+    urls = {quote(token, safe=safe, errors="surrogatepass") for safe in ("", "/", "~-_.!*'()")}
+    return any(each in text for each in (*written, *urls, quote_plus(token, errors="surrogatepass")))
 
 
 def _from_header(headers: Headers) -> str | None:

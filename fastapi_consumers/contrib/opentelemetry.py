@@ -22,6 +22,7 @@ from ..exceptions import ConsumerError
 from ..facts import address_of, facts_of
 from ..observing import OK, Call, Observer, Publication
 from ..packets import Packet
+from ..redaction import without_input
 
 #: What a packet carries, whatever the application uses between its services: the W3C's ``traceparent``.
 _PACKETS = TraceContextTextMapPropagator()
@@ -38,8 +39,8 @@ class Tracing(Observer):
     - What is published has a span in the publisher's trace; its ``traceparent`` travels with the packet, to processes
       that trace and to those that do not. What other processes deliver of it has a span that links to it.
 
-    An exception that nobody expected is recorded with its traceback; of other errors the code is, as ``error.type``.
-    Nothing that a client sent is: no query, no payload.
+    An exception that nobody expected is recorded as the log has it, with its traceback; of other errors the code is, as
+    ``error.type``. Nothing that a client sent is: no query, no payload.
 
     Args:
         tracer_provider: the global one by default.
@@ -209,7 +210,7 @@ def _fail(span: Span, code: str, failure: BaseException | None = None) -> None:
     span.set_attribute("error.type", code)
     span.set_status(Status(StatusCode.ERROR, code))
     if failure is not None:
-        span.record_exception(failure)
+        span.record_exception(without_input(failure))
 
 
 def _nanoseconds(seconds: float) -> int:

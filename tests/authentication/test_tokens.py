@@ -1,9 +1,12 @@
 """Where tokens are found, in which order, and what becomes of bad ones."""
 
 import base64
+import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -154,6 +157,18 @@ async def test_an_exception_that_holds_the_token_is_told_without_its_text(
     logging.getLogger("test").error("failed", exc_info=caught.value)
     assert secret not in caplog.text
     assert "in get_user" in caplog.text
+
+    class Asking(Tokens):
+        def __init__(self, write: Callable[[str], str]) -> None:
+            self.write = write
+
+        async def get_user(self, token: str, connection: Any) -> Any:
+            raise LookupError(self.write(token))
+
+    odd = secret + "\\\u20ac/+='\""
+    for write in (repr, ascii, json.dumps, quote, quote_plus, partial(quote, safe=""), "<{}>".format):
+        with pytest.raises(RuntimeError, match=r"get_user\(\) raised LookupError"):
+            await Asking(write).authenticate_token(odd, handshake({}))
 
     class Broken(Tokens):
         async def get_user(self, token: str, connection: Any) -> Any:

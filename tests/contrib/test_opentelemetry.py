@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from pydantic import TypeAdapter
 
 from fastapi_consumers import GroupConsumer, Publisher, SyncPublisher, action, add_consumers, event, path
 from fastapi_consumers.contrib.opentelemetry import Tracing
@@ -38,6 +39,10 @@ class Room(GroupConsumer):
     @action
     async def fall(self) -> None:
         raise LookupError("a bug")
+
+    @action
+    async def misread(self, text: str) -> None:
+        TypeAdapter(int).validate_python(text)
 
     @action
     async def refuse(self) -> None:
@@ -126,6 +131,21 @@ async def test_an_action_is_a_trace_of_its_own_that_links_to_its_connection(span
     everything = "".join(span.to_json() for span in (connection, said, inside, sent))
     assert "secret" not in everything
     assert "private" not in everything
+
+
+async def test_what_is_recorded_of_a_validation_error_is_not_what_it_is_about(
+    spans: Spans, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with WebsocketCommunicator(room_app(spans), "/room") as client:
+        await client.send_json_to({"action": "misread", "request_id": 1, "data": {"text": "private"}})
+        assert (await client.receive_json_from())["status"] == "error"
+    (span,) = spans["Room.misread"]
+    (recorded,) = span.events
+    assert recorded.attributes is not None
+    assert "ValidationError" in str(recorded.attributes["exception.type"])
+    assert "int_parsing" in str(recorded.attributes["exception.stacktrace"])
+    assert "private" not in span.to_json()
+    assert "private" not in caplog.text
 
 
 async def test_a_connection_goes_on_with_the_trace_that_its_handshake_names(spans: Spans) -> None:
