@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -26,8 +26,8 @@ from .watching import Watch
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which lists are looked at again.
-REFRESH = 2.0
+#: Seconds after which lists are looked at again, and after which it is asked again who may look.
+REFRESH, RECHECK = 2.0, 60.0
 #: Lists and groups of one page.
 MAX_VIEWS, MAX_WATCHES = 4, 4
 #: Messages that may wait for a page; with more it is told nothing new.
@@ -38,7 +38,7 @@ Group = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class Dashboard(JSONConsumer):
-    """One page that is open. It is let in by the router's dependencies, which are solved at the handshake."""
+    """One page that is open, let in by the router's dependencies: at the handshake, and again each minute."""
 
     authentication_classes = []
     permission_classes = []
@@ -67,12 +67,16 @@ class Dashboard(JSONConsumer):
     async def lifespan(self) -> AsyncIterator[None]:
         sampler = self.board.join(self.consumers, self._take)
         self._tell("samples", list(sampler.samples))
-        task = asyncio.create_task(self._refresh(), name="fastapi_consumers: a dashboard's lists")
+        tasks = [
+            asyncio.create_task(self._refresh(), name="fastapi_consumers: a dashboard's lists"),
+            asyncio.create_task(self._check_access(), name="fastapi_consumers: a dashboard's access"),
+        ]
         try:
             yield
         finally:
             self.board.leave(self.consumers, self._take)
-            task.cancel()
+            for task in tasks:
+                task.cancel()
             for watch in self._watches.values():
                 await watch.close()
 
@@ -100,6 +104,20 @@ class Dashboard(JSONConsumer):
                     self._views[ident] = view, after
                     if changes := delta(before, after):
                         self._tell("view", {"id": ident, **changes}, droppable=False)
+
+    async def _check_access(self) -> None:
+        """A page may stay open for days, and longer than somebody is an operator."""
+        while True:
+            await asyncio.sleep(RECHECK)
+            try:
+                async with AsyncExitStack() as stack:
+                    await self.board.guards.solve(self.connection.websocket, stack, self.scope.get("app"))
+            except Exception as failure:
+                error = await self.connection.dispatcher.explain(failure, "the check of access")
+                # What fails by itself, such as a database that is away, says nothing of who this is.
+                if error.http_status < 500 and not error.retryable:
+                    self.connection.shut(error.close_code, error.code)
+                    return
 
     def _tell(self, event: str, data: Any, *, droppable: bool = True) -> None:
         framer = self.connection.member.framer

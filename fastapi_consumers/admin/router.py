@@ -61,7 +61,7 @@ def admin_router(
     router = APIRouter(prefix=prefix, tags=list(tags), include_in_schema=include_in_schema)
     # The socket comes before the router has dependencies, since FastAPI would show them a WebSocket, and most of them
     # take a Request. It has the same ones, solved at its handshake.
-    board = Board(float(seconds), origins)
+    board = Board(float(seconds), origins, guards)
     socket = Dashboard.as_asgi(board=board)
     router.add_api_websocket_route("/socket", endpoint_of(ConsumerApp(socket.consumer_class, guards)), name="dashboard")
     # From here on nothing that is ever put on it goes without.

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ..dependencies import Dependencies
 from ..runtime import Consumers
 from .gathering import Gathering
 
@@ -65,9 +66,11 @@ class Board:
     Args:
         timeout: seconds that other processes have to answer.
         allowed_origins: pages that may connect; ``None`` for those of the same host.
+        guards: the router's dependencies.
     """
 
-    def __init__(self, timeout: float, allowed_origins: tuple[str, ...] | None) -> None:
+    def __init__(self, timeout: float, allowed_origins: tuple[str, ...] | None, guards: Dependencies) -> None:
+        self.guards = guards
         self.timeout = timeout
         self.allowed_origins = allowed_origins
         #: Of the applications that the router is in, those that somebody looks at.

@@ -4,10 +4,11 @@ import asyncio
 import re
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection
 
-from fastapi_consumers import add_consumers, path
+from fastapi_consumers import PermissionDenied, add_consumers, path
 from fastapi_consumers.admin import admin_router, dashboard, watching
 from fastapi_consumers.admin.viewing import Page, delta, whole
 from fastapi_consumers.hub import Hub
@@ -82,6 +83,34 @@ async def test_a_security_scheme_that_takes_a_request_stands_before_the_socket_t
             socket = WebsocketCommunicator(app, SOCKET, headers=headers)
             assert (await socket.connect(WAIT))[0] is expected
             await socket.disconnect(timeout=WAIT)
+
+
+@pytest.mark.parametrize("failure", [HTTPException(401), PermissionDenied(), HTTPException(404)])
+async def test_who_may_not_look_any_more_is_closed_and_what_fails_by_itself_closes_nobody(monkeypatch, failure):
+    monkeypatch.setattr(dashboard, "RECHECK", 0.01)
+    passing = [OSError("the database is away"), HTTPException(503), HTTPException(429)]
+    asked, opened = [None, *passing, None, failure], []
+
+    async def require_somebody(connection: HTTPConnection):
+        opened.append(connection.headers["x-key"])
+        try:
+            if (answer := asked.pop(0)) is not None:
+                raise answer
+            yield
+        finally:
+            opened.remove(connection.headers["x-key"])
+
+    app = FastAPI()
+    add_consumers(app)
+    app.include_router(admin_router(dependencies=[Depends(require_somebody)]))
+    async with lifespan(app):
+        socket = WebsocketCommunicator(app, SOCKET, headers=KEY)
+        assert (await socket.connect(WAIT))[0]
+        while (output := await socket.receive_output(WAIT))["type"] != "websocket.close":
+            pass
+        assert output["code"] in (4401, 4403, 1008)
+        await socket.wait(WAIT)
+    assert (asked, opened) == ([], [])
 
 
 async def test_the_page_and_its_files(house):
