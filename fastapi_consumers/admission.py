@@ -91,7 +91,8 @@ class Admission:
 
 
 def _full() -> ConsumerError:
-    error = ConsumerError("too_many_connections", _("Too many connections."), close_code=CloseCode.TRY_AGAIN_LATER)
+    code = CloseCode.TRY_AGAIN_LATER
+    error = ConsumerError("too_many_connections", _("Too many connections."), close_code=code, retryable=True)
     error.http_status = 503  # Not the client's doing: another process may have room.
     return error
 

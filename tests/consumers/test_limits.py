@@ -366,6 +366,9 @@ async def test_a_process_takes_another_connection_when_one_has_ended(make_app):
             assert await refused(app) == (503, "too_many_connections")
         plain = WebsocketCommunicator(app, "/")
         assert await plain.connect() == (False, 1013)
+        told = WebsocketCommunicator(app, "/", denial_response=True)
+        await told.connect()
+        assert json.loads(told.denial.body)["error"]["retryable"] is True
         await first.disconnect()
         async with WebsocketCommunicator(app, "/"):
             assert await refused(app, "/other") == (503, "too_many_connections")
