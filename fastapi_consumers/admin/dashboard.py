@@ -18,7 +18,7 @@ from ..origins import is_allowed_origin
 from ..texts import gettext_lazy as _
 from . import models
 from .describing import routes_of, settings_of
-from .endpoints import broadcast, disconnect, read_history
+from .endpoints import broadcast, disconnect, read_history, read_presence
 from .sampling import Board
 from .scheduling import NewSchedule, ScheduleList, create_schedule, delete_schedule, list_schedules
 from .viewing import Page, View, delta, read, whole
@@ -197,9 +197,7 @@ class Dashboard(JSONConsumer):
 
     @action("presence", concurrent=True)
     async def who(self, group: Group) -> models.PresenceAnswer:
-        found = await self.consumers.get_presence(group)
-        members = dict(list(found.get("members", {}).items())[:100])
-        return models.PresenceAnswer(group=group, count=found["count"], members=members)
+        return await read_presence(self.consumers, group, 100)
 
     @action(concurrent=True)
     async def log_levels(self) -> models.LogLevels:

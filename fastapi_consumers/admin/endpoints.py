@@ -11,7 +11,7 @@ from ..runtime import Consumers
 from ..schedule_status import ScheduleStatus
 from . import models
 from .describing import routes_of, settings_of
-from .gathering import MAX_PAGE, Gathering
+from .gathering import MAX_PAGE, Gathering, key_after, next_cursor
 from .scheduling import NewSchedule, ScheduleList, ScheduleRun, create_schedule, delete_schedule, list_schedules
 
 App = Annotated[Consumers, Depends(get_consumers)]
@@ -46,7 +46,7 @@ class Endpoints:
         add("GET", "/connections", self.connections, models.ConnectionPage, 422)
         add("GET", "/groups", self.groups, models.GroupPage, 422)
         add("GET", "/groups/{group:path}", self.group, models.GroupDetail, 400, 503)
-        add("GET", "/presence/{group:path}", self.presence, models.PresenceAnswer, 400, 503)
+        add("GET", "/presence/{group:path}", self.presence, models.PresenceAnswer, 400, 422, 503)
         add("GET", "/history/{group:path}", self.history, models.HistoryPage, 400, 404, 503)
         add("DELETE", "/history/{group:path}", self.purge, None, 400, 404, 503, status_code=204)
         add("POST", "/events", self.broadcast, models.BroadcastAnswer, 400, 413, 422, 503)
@@ -126,10 +126,20 @@ class Endpoints:
             processes=processes,
         )
 
-    async def presence(self, group: Group, consumers: App, count_only: bool = False) -> models.PresenceAnswer:
-        """Who is in a group."""
-        found = await consumers.get_presence(group, count_only=count_only)
-        return models.PresenceAnswer(group=group, count=found["count"], members=found.get("members", {}))
+    async def presence(
+        self,
+        group: Group,
+        consumers: App,
+        count_only: bool = False,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+        search: Text = None,
+    ) -> models.PresenceAnswer:
+        """Who is in a group. ``search`` looks into keys."""
+        if count_only:
+            found = await consumers.get_presence(group, count_only=True)
+            return models.PresenceAnswer(group=group, count=found["count"], members={})
+        return await read_presence(consumers, group, limit, cursor, search)
 
     async def history(
         self, group: Group, consumers: App, limit: Limit = 50, before: Annotated[int | None, Query(ge=1)] = None
@@ -207,6 +217,23 @@ async def read_history(consumers: Consumers, group: str, limit: int, before: int
     ]
     following = results[-1].offset if len(results) == limit and results[-1].offset > 1 else None
     return models.HistoryPage(group=group, epoch=found.epoch, top=found.top, results=results, next=following)
+
+
+async def read_presence(
+    consumers: Consumers, group: str, limit: int, cursor: str | None = None, search: str | None = None
+) -> models.PresenceAnswer:
+    """Members of a group by their keys. Raises as ``Consumers.get_presence`` does, and ``InvalidCursor``."""
+    after = key_after(cursor, "presence", (str,))
+    found = await consumers.get_presence(group)
+    members, text = found["members"], (search or "").casefold()
+    keys = sorted(key for key in members if (after is None or key > after[0]) and text in key.casefold())
+    page = [((key,), key) for key in keys[: limit + 1]]
+    return models.PresenceAnswer(
+        group=group,
+        count=found["count"],
+        members={key: members[key] for key in keys[:limit]},
+        next=next_cursor(page, limit, "presence", (str,)),
+    )
 
 
 async def broadcast(consumers: Consumers, told: models.Broadcast) -> models.BroadcastAnswer:

@@ -72,7 +72,7 @@ class Gathering:
     ) -> ConnectionPage:
         """Raises ``InvalidCursor``."""
         mark = f"connections:{order}"
-        after = _after(cursor, mark, (float, str))
+        after = key_after(cursor, mark, (float, str))
         found = await self._ask("connections", order=order, limit=limit + 1, after=after, **filters)
         total, lists = 0, []
         for process, answer in list(found.answers.items()):
@@ -86,7 +86,7 @@ class Gathering:
         page = list(heapq.merge(*lists, key=_key_of))[: limit + 1]
         return ConnectionPage(
             results=[item for _, item in page[:limit]],
-            next=_next(page, limit, mark, (float, str)),
+            next=next_cursor(page, limit, mark, (float, str)),
             total=total,
             processes=processes_of(found),
         )
@@ -99,7 +99,7 @@ class Gathering:
         Raises ``InvalidCursor``.
         """
         mark = f"groups:{order}"
-        after = _after(cursor, mark, (str,))
+        after = key_after(cursor, mark, (str,))
         if order == "size" and after is not None:
             raise InvalidData
         found = await self._ask("groups", order=order, limit=limit + 1, after=after, search=search)
@@ -119,7 +119,7 @@ class Gathering:
             results, following = [GroupItem(name=name, connections=count) for name, count in largest], None
         else:
             page = [((name,), GroupItem(name=name, connections=counts[name])) for name in sorted(counts)[: limit + 1]]
-            results, following = [item for _, item in page[:limit]], _next(page, limit, mark, (str,))
+            results, following = [item for _, item in page[:limit]], next_cursor(page, limit, mark, (str,))
         has_several = len([total for total in totals if total]) > 1
         return GroupPage(
             results=results,
@@ -225,7 +225,7 @@ def _key_of(item: tuple[tuple[Any, ...], Any]) -> tuple[Any, ...]:
     return item[0]
 
 
-def _after(cursor: str | None, mark: str, types: tuple[type, ...]) -> list[Any] | None:
+def key_after(cursor: str | None, mark: str, types: tuple[type, ...]) -> list[Any] | None:
     """The key in a cursor. Raises ``InvalidCursor``."""
     if cursor is None:
         return None
@@ -235,5 +235,6 @@ def _after(cursor: str | None, mark: str, types: tuple[type, ...]) -> list[Any] 
     return list(found.key)
 
 
-def _next(page: list[tuple[tuple[Any, ...], Any]], limit: int, mark: str, types: tuple[type, ...]) -> str | None:
+def next_cursor(page: list[tuple[tuple[Any, ...], Any]], limit: int, mark: str, types: tuple[type, ...]) -> str | None:
+    """The cursor behind ``limit`` items of a page of (key, item), if there are more."""
     return encode_cursor(Cursor(False, mark, page[limit - 1][0]), types) if len(page) > limit else None

@@ -188,11 +188,13 @@ class GroupDetail(Model):
 
 
 class PresenceAnswer(Model):
-    """Key to ``metas``, one for each connection."""
+    """Key to ``metas``, one for each connection, in the order of keys. ``count`` is of all members."""
 
     group: str
     count: int
     members: dict[str, JsonValue]
+    #: The cursor of the next page.
+    next: str | None = None
 
 
 # -- history and commands ------------------------------------------------------------------------------------------

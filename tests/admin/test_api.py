@@ -275,6 +275,28 @@ async def test_presence(house):
     assert (await house.get("/presence/room.a", count_only=True))["members"] == {}
 
 
+async def test_presence_is_paged_and_searched(house):
+    everybody = ["ann", "bea", "ben", "cyd", "dan"]
+    for name in everybody:
+        await house.enter(f"/room/a?name={name}")
+    for _ in range(1000):
+        if (await house.get("/presence/room.a", count_only=True))["count"] == 5:
+            break
+        await asyncio.sleep(0.01)
+    pages, cursor = [], {}
+    while cursor is not None:
+        found = await house.get("/presence/room.a", limit=2, **cursor)
+        assert found["count"] == 5
+        pages.append(list(found["members"]))
+        cursor = {"cursor": found["next"]} if found["next"] is not None else None
+    assert pages == [["ann", "bea"], ["ben", "cyd"], ["dan"]]
+    found = await house.get("/presence/room.a", search="BE")
+    assert (list(found["members"]), found["next"]) == (["bea", "ben"], None)
+    other = (await house.get("/groups", limit=1, order="name"))["next"]
+    for bad in ("x", other or "AAAA"):
+        await house.get("/presence/room.a", 422, cursor=bad)
+
+
 # -- what it does --------------------------------------------------------------------------------------------------
 
 
