@@ -34,8 +34,8 @@ class Admission:
         *,
         max_connections: int | None = None,
     ) -> None:
-        self._rates = rates
-        self._max_connections = max_connections
+        self.rates = rates
+        self.max_connections = max_connections
         self._buckets = TokenBuckets(clock)
         self._counts: Counter[Hashable] = Counter()
         #: What each connection is counted under.
@@ -47,11 +47,11 @@ class Admission:
         Raises ``ConsumerError`` with the code ``too_many_connections``, whose close code is 1013, if the process has as
         many as it may; ``Throttled`` with the same code if it came too fast.
         """
-        if self._max_connections is not None:
-            if self._counts.get(_ALL, 0) >= self._max_connections:
+        if self.max_connections is not None:
+            if self._counts.get(_ALL, 0) >= self.max_connections:
                 raise _full()
             self._count(connection, _ALL)
-        if self._rates and (wait := self._buckets.hit("", self._rates)) > 0:
+        if self.rates and (wait := self._buckets.hit("", self.rates)) > 0:
             raise _too_many(wait)
 
     def take_address(self, connection: Any) -> None:

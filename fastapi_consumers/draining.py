@@ -52,7 +52,7 @@ class Draining:
     ) -> None:
         self._beside = beside
         self._connections = connections
-        self._timeout = timeout
+        self.timeout = timeout
         self._spreads = spreads
         self._disarm: Callable[[], None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -65,7 +65,7 @@ class Draining:
 
     def arm(self) -> None:
         """Drain before the server of this process stops, where it can be told."""
-        if self._timeout and self._disarm is None:
+        if self.timeout and self._disarm is None:
             self._disarm = before_stop(self.drain)
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Draining:
     async def drain(self, timeout: float | None = None) -> None:
         """Begin, unless somebody has, and wait for the end, which comes after ``timeout`` seconds at the latest."""
         if self._task is None:
-            seconds = self._timeout if timeout is None else timeout
+            seconds = self.timeout if timeout is None else timeout
             self._task = asyncio.get_running_loop().create_task(self._drain(seconds))
         # Whoever stops waiting does not stop the others.
         await asyncio.wait([self._task])

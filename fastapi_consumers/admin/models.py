@@ -90,6 +90,8 @@ class Settings(Model):
     history: str | None
     presence: str | None
     limiter: str
+    #: Where schedules are kept.
+    schedules: str | None
     authentication: list[str]
     permissions: list[str]
     throttles: list[str]
@@ -98,7 +100,18 @@ class Settings(Model):
     allowed_origins: list[str] | None
     accept_refused: bool
     trusted_proxies: bool
+    #: The query parameter and the cookie that may hold a token.
+    query_token_key: str | None
+    cookie_token_key: str | None
     languages: list[str]
+    #: Of each process; rates such as ``100/1 s``.
+    max_connections_per_process: int | None
+    max_connection_rate: list[str]
+    #: Seconds; 0 where nothing is drained.
+    drain_timeout: float
+    #: Whether messages and bytes are counted, and what looks on: logs, metrics, traces.
+    statistics: bool
+    observers: list[str]
     limits: dict[str, JsonValue]
 
 

@@ -136,7 +136,17 @@ async def test_what_others_wrote_is_told_by_its_name_alone(house):
 
 async def test_settings_hold_no_secrets():
     app = FastAPI()
-    add_consumers(app, url="redis://somebody:pa55w0rd@localhost:6379/0", allowed_origins=["https://example.com"])
+    add_consumers(
+        app,
+        url="redis://somebody:pa55w0rd@localhost:6379/0",
+        schedules_url="postgresql://somebody:pa55w0rd@localhost/app",
+        allowed_origins=["https://example.com"],
+        query_token_key="token",
+        max_connection_rate="100/second; 2/1.5 hours",
+        max_connections_per_process=500,
+        drain_timeout=25,
+        statistics=True,
+    )
     app.include_router(admin_router(dependencies=[Depends(require_key)]))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         answer = await client.get("/admin/settings", headers=KEY)
@@ -147,6 +157,10 @@ async def test_settings_hold_no_secrets():
     assert found["history"].startswith("RedisHistoryStore")
     assert found["allowed_origins"] == ["https://example.com"]
     assert found["limits"]["max_outbox"] == 256
+    assert found["schedules"].startswith("SQLScheduleStore")
+    assert (found["query_token_key"], found["cookie_token_key"]) == ("token", None)
+    assert (found["max_connections_per_process"], found["max_connection_rate"]) == (500, ["100/1 s", "2/5400 s"])
+    assert (found["drain_timeout"], found["statistics"], found["observers"]) == (25, True, ["AccessLog"])
 
 
 async def test_processes(house):
