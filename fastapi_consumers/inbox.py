@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .redaction import without_input
 from .types import CloseCode, Message, Receive
 
 logger = logging.getLogger(__name__)
@@ -221,8 +222,8 @@ class Inbox:
             self._on_gone(error.code)
         except TooBig:
             self._on_stuck(CloseCode.MESSAGE_TOO_BIG)
-        except Exception:
-            logger.exception("receiving while an action runs failed")
+        except Exception as error:
+            logger.error("receiving while an action runs failed", exc_info=without_input(error))
             self._on_stuck(CloseCode.INTERNAL_ERROR)
         finally:
             self._pump = None

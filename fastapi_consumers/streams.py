@@ -21,6 +21,7 @@ from .messages import Event, Frame, Notice, Position
 from .observing import Observing
 from .packets import BadPacket, decode_packet
 from .protocols import Framer
+from .redaction import without_input
 from .stream import Stream, continues
 
 logger = logging.getLogger(__name__)
@@ -252,10 +253,9 @@ class Streams:
             return member.permits(delivery_of(decode_packet(entry.packet), stream.group, entry.offset))
         except BadPacket:
             return True  # It is told that there is a gap.
-        except Exception:
-            logger.exception(
-                "a delivery permission failed on event %d of %r: it is withheld", entry.offset, stream.group
-            )
+        except Exception as error:
+            text = "a delivery permission failed on event %d of %r: it is withheld"
+            logger.error(text, entry.offset, stream.group, exc_info=without_input(error))
             return False
 
     def _forget_frames(self) -> None:

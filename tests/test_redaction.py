@@ -178,11 +178,22 @@ async def test_what_fails_beside_an_action_tells_no_payload_either(caplog):
     async with WebsocketCommunicator(app, "/withheld") as client:
         await consumers.broadcast("withheld", "said", {"number": SECRET})
         assert await client.call("past", timeout=10) == 0
+        assert (await client.receive_json_from(10))["type"] == "joined"
+    epoch = (await consumers.history("withheld").read(limit=1)).epoch
+    async with WebsocketCommunicator(app, f"/withheld?recover={epoch}:0") as client:
+        assert (await client.receive_json_from(10))["recovered"] is True
     async with WebsocketCommunicator(app, "/room") as client:
         await client.send_json_to({"action": SECRET, "request_id": 2})
         assert (await client.receive_json_from(10))["error"]["code"] == "internal_error"
     told = [caplog.handler.format(record) for record in caplog.get_records("call")]
-    for text in ("an exception handler failed on", "on Delivery(", "the event is withheld", "observer's Looking"):
+    said = (
+        "an exception handler failed on",
+        "on Delivery(",
+        "on event 1",
+        "the event is withheld",
+        "observer's Looking",
+    )
+    for text in said:
         assert any(text in each and "validation error" in each for each in told), text
     assert not [text for text in told if SECRET in text]
 
