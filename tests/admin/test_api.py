@@ -139,7 +139,7 @@ async def test_settings_hold_no_secrets():
     add_consumers(
         app,
         url="redis://somebody:pa55w0rd@localhost:6379/0",
-        schedules_url="postgresql://somebody:pa55w0rd@localhost/app",
+        schedules_url="redis://somebody:pa55w0rd@localhost:6380/1",
         allowed_origins=["https://example.com"],
         query_token_key="token",
         max_connection_rate="100/second; 2/1.5 hours",
@@ -157,7 +157,7 @@ async def test_settings_hold_no_secrets():
     assert found["history"].startswith("RedisHistoryStore")
     assert found["allowed_origins"] == ["https://example.com"]
     assert found["limits"]["max_outbox"] == 256
-    assert found["schedules"].startswith("SQLScheduleStore")
+    assert found["schedules"].startswith("RedisScheduleStore")
     assert (found["query_token_key"], found["cookie_token_key"]) == ("token", None)
     assert (found["max_connections_per_process"], found["max_connection_rate"]) == (500, ["100/1 s", "2/5400 s"])
     assert (found["drain_timeout"], found["statistics"], found["observers"]) == (25, True, ["AccessLog"])

@@ -243,7 +243,7 @@ async def test_http_endpoints_answer_429_with_retry_after():
 
 
 class Lookup:
-    async def __call__(self, name: str) -> str:
+    def __call__(self, name: str) -> str:
         return name
 
 
