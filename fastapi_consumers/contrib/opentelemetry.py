@@ -8,6 +8,7 @@ Names and attributes follow the semantic conventions where there are any: https:
 (`messaging`, `network`, `url`, `client`, `error`); what is ours begins with ``fastapi_consumers.``.
 """
 
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -210,7 +211,10 @@ def _fail(span: Span, code: str, failure: BaseException | None = None) -> None:
     span.set_attribute("error.type", code)
     span.set_status(Status(StatusCode.ERROR, code))
     if failure is not None:
-        span.record_exception(without_input(failure))
+        told = without_input(failure)
+        # Said in full: older SDKs would take the exception that is being handled, which may be none, or another.
+        stack = "".join(traceback.format_exception(told))
+        span.record_exception(told, attributes={"exception.stacktrace": stack})
 
 
 def _nanoseconds(seconds: float) -> int:
