@@ -63,7 +63,7 @@ def backend(make_transport):
 @pytest.fixture
 def make_peer(postgres_url, prefix):
     """Of one app, as in several processes."""
-    return lambda: transport_of(f"{postgres_url}?prefix={prefix}")
+    return lambda: transport_of(f"{postgres_url}?prefix={prefix}", broker_timeout=20)
 
 
 @pytest.fixture(scope="module")

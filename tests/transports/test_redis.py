@@ -39,7 +39,7 @@ from tests.transports.tools import (
 @pytest.fixture
 def make_peer(broker, prefix):
     """Of one app, as in several processes."""
-    return lambda: RedisTransport(f"{broker.url}?prefix={prefix}")
+    return lambda: RedisTransport(f"{broker.url}?prefix={prefix}", broker_timeout=20)
 
 
 # Subscribing
@@ -55,8 +55,8 @@ async def test_a_process_has_one_subscription_per_topic_and_leaves_none_behind(m
     await until(lambda: not broker.subscribed(prefix))
 
 
-async def test_a_thousand_topics_at_once_take_a_few_commands_and_all_deliver(broker, prefix):
-    transport = RedisTransport(f"{broker.url}?prefix={prefix}", broker_timeout=20)
+async def test_a_thousand_topics_at_once_take_a_few_commands_and_all_deliver(make_peer, broker):
+    transport = make_peer()
     async with opened(transport) as [received]:
         commands = broker.admin("INFO", "commandstats")["cmdstat_subscribe"]["calls"]
         names = [f"t{number}" for number in range(1000)]
