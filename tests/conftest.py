@@ -54,16 +54,6 @@ _ONCE = (
     "tests/transports/test_sentinel.py",
     "tests/transports/test_tls.py",
 )
-#: Those of them that look at processes, in which coverage is not measured.
-_SERVED = (
-    "tests/authentication/test_served.py",
-    "tests/contrib/test_workers.py",
-    "tests/examples/",
-    "tests/presence/test_processes.py",
-    "tests/publishing/",
-    "tests/schedules/test_processes.py",
-    "tests/server/",
-)
 #: What runs once too, by a parameter of tests that others run.
 _ONCE_PARAMETERS = {"cluster", "postgres", "sentinel"}
 
@@ -76,8 +66,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.docs)
         if item.nodeid.startswith(_ONCE) or not words.isdisjoint(_ONCE_PARAMETERS):
             item.add_marker(pytest.mark.once)
-        if item.nodeid.startswith(_SERVED):
-            item.add_marker(pytest.mark.served)
 
 
 @pytest.fixture(scope="session")
