@@ -130,6 +130,7 @@ class Observer:
         well are given to it many at a time, and when ``consumers.observing.flush()`` is called: do so before you read
         what it has counted. So a message costs hardly more than the clock.
         """
+        # Overriding it is what asks for it.
         raise NotImplementedError
 
     def error_told(self, connection: "Connection", code: str) -> None:

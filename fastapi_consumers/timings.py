@@ -183,7 +183,7 @@ def _checked(text: object) -> str:
     if not isinstance(text, str) or len(text) > MAX_CRON or len(text.split()) not in (5, 6):
         raise BadTiming(Problem("bad-cron", "", f"{text!r:.300}", _CRON, 'write @cron("0 9 * * 1-5")'))
     try:
-        import cronsim  # noqa: F401
+        import cronsim  # noqa: F401 -- whether it is there; where it is read, it is imported again
     except ModuleNotFoundError:
         fix = "pip install 'fastapi-consumers[schedules]'"
         raise BadTiming(Problem("missing-extra", "", "cronsim is not installed", "the extra schedules", fix)) from None

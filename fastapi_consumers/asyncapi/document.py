@@ -60,7 +60,7 @@ def as_yaml(document: dict[str, Any]) -> str:
     except ImportError:
         raise ImportError("YAML needs PyYAML. Install the extra: pip install 'fastapi-consumers[yaml]'") from None
 
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # an optional package, imported late
         """Says everything where it stands: an anchor helps nobody who reads it."""
 
         def ignore_aliases(self, data: Any) -> bool:

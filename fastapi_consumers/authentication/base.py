@@ -35,6 +35,7 @@ class BaseAuthentication(ABC):
 
     def authenticate_token(self, token: str, connection: Any) -> Any:
         """The same for a token that came over the open socket; only called where ``takes_tokens`` is true."""
+        # Not abstract: most ways take none.
         raise NotImplementedError(f"{type(self).__qualname__} takes no tokens over an open socket")
 
     def authenticate_header(self, connection: Any) -> str | None:

@@ -15,17 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..exceptions import BrokerUnavailable
-from ..redis_client import RedisClient
+from ..redis_client import NOW, RedisClient
 from .base import Change, Outcome, PresenceStore, Present, Roster
-
-_NOW = """
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
-local function at(ms) return string.format('%.0f', ms) end
-"""
 
 #: Connections as one string, since a client takes long to read many: for each of them the sizes of ref, key and info,
 #: with a space after each, and then these.
@@ -38,7 +29,7 @@ end
 #: ARGV: now or '', process, lease, grace, done, seat, limit, then four lists, each with the number of its elements
 #: before it: leave, enter (channel, key, info), free, reseat.
 _UPDATE = (
-    _NOW
+    NOW
     + _PACK
     + """
 local entries, keys, away, procs, seats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -84,13 +75,13 @@ local function remove(channel, entry)
 end
 
 local known = redis.call('ZSCORE', procs, process) and 1 or 0
-redis.call('ZADD', procs, at(now + lease), process)
+redis.call('ZADD', procs, whole(now + lease), process)
 
-local dead = redis.call('ZRANGEBYSCORE', procs, '-inf', at(now))
+local dead = redis.call('ZRANGEBYSCORE', procs, '-inf', whole(now))
 if #dead > 0 then
   local is_dead = {}
   for _, name in ipairs(dead) do is_dead[name] = true end
-  redis.call('ZREMRANGEBYSCORE', procs, '-inf', at(now))
+  redis.call('ZREMRANGEBYSCORE', procs, '-inf', whole(now))
   local all = redis.call('HGETALL', entries)
   for i = 1, #all, 2 do
     local entry = cmsgpack.unpack(all[i + 1])
@@ -101,7 +92,7 @@ if #dead > 0 then
     if is_dead[all[i + 1]] then redis.call('HDEL', seats, all[i]) end
   end
 end
-for _, channel in ipairs(redis.call('ZRANGEBYSCORE', away, '-inf', at(now))) do
+for _, channel in ipairs(redis.call('ZRANGEBYSCORE', away, '-inf', whole(now))) do
   local entry = entry_of(channel)
   if entry then remove(channel, entry) else redis.call('ZREM', away, channel) end
 end
@@ -114,7 +105,7 @@ for i = first, last do
   elseif entry and entry[1] ~= '' then
     entry[1] = ''
     keep(channel, entry)
-    redis.call('ZADD', away, at(now + grace), channel)
+    redis.call('ZADD', away, whole(now + grace), channel)
     local tally = tally_of(entry[2])
     tally[#tally + 1] = channel
     keep_tally(entry[2], tally)
@@ -163,7 +154,7 @@ if ARGV[5] == '1' or (seated == 0 and known == 0) then redis.call('ZREM', procs,
 local longest = 2 * lease + grace
 for _, key in ipairs(KEYS) do
   local left = redis.call('PTTL', key)
-  if left ~= -2 and left < longest then redis.call('PEXPIRE', key, at(longest)) end
+  if left ~= -2 and left < longest then redis.call('PEXPIRE', key, whole(longest)) end
 end
 return {known, seated, redis.call('HLEN', keys), table.concat(joins), table.concat(leaves)}
 """
@@ -171,11 +162,11 @@ return {known, seated, redis.call('HLEN', keys), table.concat(joins), table.conc
 
 #: KEYS: e, k, p. ARGV: now or '', whether to count only.
 _READ = (
-    _NOW
+    NOW
     + _PACK
     + """
 local is_dead, any = {}, false
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', at(now))) do is_dead[name], any = true, true end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', whole(now))) do is_dead[name], any = true, true end
 if ARGV[2] == '1' and not any then return {redis.call('HLEN', KEYS[2]), ''} end
 local members, seen, count = {}, {}, 0
 local all = redis.call('HGETALL', KEYS[1])
@@ -192,7 +183,7 @@ return {count, table.concat(members)}
 
 #: KEYS: the process's own counts, the processes. ARGV: now or '', process, lease, then group, count …
 _WRITE_COUNTS = (
-    _NOW
+    NOW
     + """
 local known = redis.call('EXISTS', KEYS[1])
 local own = KEYS[1]
@@ -212,8 +203,8 @@ for i = 4, #ARGV, 2 do
   end
 end
 redis.call('PEXPIRE', own, ARGV[3])
-redis.call('ZADD', KEYS[2], at(now + ARGV[3]), ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', at(now))
+redis.call('ZADD', KEYS[2], whole(now + ARGV[3]), ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', whole(now))
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return known
 """
@@ -222,10 +213,10 @@ return known
 #: KEYS: the processes. ARGV: now or '', group, the process to leave out, what keys of counts begin with. Which keys
 #: there are is not known before; but they all share the first one's slot.
 _READ_COUNT = (
-    _NOW
+    NOW
     + """
 local count = 0
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. at(now), '+inf')) do
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. whole(now), '+inf')) do
   if name ~= ARGV[3] then count = count + (redis.call('HGET', ARGV[4] .. name, ARGV[2]) or 0) end
 end
 return count

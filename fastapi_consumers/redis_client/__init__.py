@@ -5,7 +5,8 @@ in :mod:`.urls`.
 """
 
 from .client import RedisClient
+from .lua import NOW
 from .servers import FAILURES, Node
 from .urls import DEFAULT_PREFIX, SCHEMES, safe_url
 
-__all__ = ["DEFAULT_PREFIX", "FAILURES", "SCHEMES", "Node", "RedisClient", "safe_url"]
+__all__ = ["DEFAULT_PREFIX", "FAILURES", "NOW", "SCHEMES", "Node", "RedisClient", "safe_url"]

@@ -3,18 +3,11 @@
 The rules of CLAIM are those of ``deciding``; a test asks both the same.
 """
 
-_NOW = """
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
-local function whole(value) return string.format('%.0f', value) end
-"""
+from ..redis_client import NOW
 
 #: KEYS: schedule. ARGV: now or '', definition, timing, moment, whether to replace. Returns whether it is kept.
 SAVE = (
-    _NOW
+    NOW
     + """
 local former = redis.call('HGET', KEYS[1], 'timing')
 if former and ARGV[5] == '0' then return 0 end
@@ -26,7 +19,7 @@ return 1
 
 #: KEYS: schedule. ARGV: now or '', whether to pause, moment.
 PAUSE = (
-    _NOW
+    NOW
     + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 if (redis.call('HGET', KEYS[1], 'paused') or '0') ~= ARGV[2] then
@@ -45,7 +38,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'misse
 #: KEYS: schedule, its running, its single unit. ARGV: now or ''. Returns the hash, what runs, and of the single unit
 #: what it has not finished and for how many milliseconds it is held.
 LOAD = (
-    _NOW
+    NOW
     + """
 local unit = redis.call('HMGET', KEYS[3], 'tick', 'until', 'is_manual')
 local unfinished, left = '0', '0'
@@ -61,7 +54,7 @@ return {redis.call('HGETALL', KEYS[1]), running, unfinished, left}
 #: KEYS: schedule, its running, units. ARGV: now or '', tick, process, token, lease, keep, only lost, take over, manual,
 #: attempts, then the group of each unit. Returns four values for each unit.
 CLAIM = (
-    _NOW
+    NOW
     + """
 local tick, process, token, lease = tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local keep, only_lost, take_over, manual = tonumber(ARGV[6]), ARGV[7] == '1', ARGV[8] == '1', ARGV[9]
@@ -148,7 +141,7 @@ return answers
 #: KEYS: for each unit its key and its schedule's running. ARGV: now or '', lease, then the tokens. Returns whether each
 #: is held.
 RENEW = (
-    _NOW
+    NOW
     + """
 local held = {}
 for i = 1, #KEYS, 2 do
@@ -170,7 +163,7 @@ return held
 #: KEYS: schedule, its running, unit. ARGV: now or '', token, outcome, error, milliseconds, whether it failed, whether
 #: it is given back. Returns whether it was held.
 FINISH = (
-    _NOW
+    NOW
     + """
 local unit = redis.call('HMGET', KEYS[3], 'token', 'until', 'member', 'process', 'is_manual')
 if unit[1] ~= ARGV[2] or unit[2] == '0' then return 0 end
