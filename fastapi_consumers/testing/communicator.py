@@ -8,12 +8,12 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import EllipsisType, TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from ..types import ASGIApp, CloseCode, Message
 from . import registry
 from .errors import CallError, Denial, HandshakeRefused, SocketClosed
-from .inbox import Inbox
+from .inbox import Inbox, Timeout
 from .lifespans import ensure_lifespan
 from .server import MSGPACK_SUBPROTOCOL, Headers, Output, Server, make_scope, ormsgpack
 
@@ -27,9 +27,10 @@ class WebsocketCommunicator:
             await alice.send_json_to({"action": "say", "data": {"text": "hi"}})
             assert await alice.receive_json_from() == {...}
 
-    Timeouts are seconds; ``None`` waits for ever. **A timeout never cancels the app**: it raises ``TimeoutError`` with
-    what was awaited and what the app sent instead, and the app goes on. What the app sends is kept, in order, until it
-    is received. The app's own exception is raised by the call that waits for it, and otherwise by ``disconnect``.
+    Timeouts are seconds; ``None`` waits for ever, and without one ``default_timeout`` holds, which a suite may set on
+    this class. **A timeout never cancels the app**: it raises ``TimeoutError`` with what was awaited and what the app
+    sent instead, and the app goes on. What the app sends is kept, in order, until it is received. The app's own
+    exception is raised by the call that waits for it, and otherwise by ``disconnect``.
 
     The app's lifespan is run if nobody did, and kept for the whole test (see :func:`~.lifespans.ensure_lifespan`).
 
@@ -46,6 +47,10 @@ class WebsocketCommunicator:
         max_unread: a slow client: the app's ``send`` waits while more frames than this have not been received.
         run_lifespan: ``False`` leaves the app's lifespan to the test.
     """
+
+    #: How long a call waits that is not told, in seconds. Generous: only a test that fails waits that long, and a busy
+    #: machine stalls for a second now and then.
+    default_timeout: ClassVar[float | None] = 5
 
     def __init__(
         self,
@@ -68,7 +73,7 @@ class WebsocketCommunicator:
         self._run_lifespan = run_lifespan
         self._server = Server(app, self.scope, max_unread)
         self._request_ids = itertools.count(1)
-        self._inbox = Inbox(self._server, path)
+        self._inbox = Inbox(self._server, path, self.default_timeout)
 
     def __repr__(self) -> str:
         return f"<WebsocketCommunicator {self.path} {self._server.phase.value}>"
@@ -115,7 +120,7 @@ class WebsocketCommunicator:
 
     # Connecting
 
-    async def connect(self, timeout: float | None = 1) -> tuple[bool, str | int | None]:
+    async def connect(self, timeout: Timeout = ...) -> tuple[bool, str | int | None]:
         """Open the socket. ``(True, subprotocol)``, or ``(False, close_code)`` if the app refuses it; with a denial
         response ``(False, status)``.
 
@@ -215,21 +220,21 @@ class WebsocketCommunicator:
 
     # Receiving
 
-    async def receive_output(self, timeout: float | None = 1) -> Message:
+    async def receive_output(self, timeout: Timeout = ...) -> Message:
         """The next ASGI message of the app after it accepted: ``websocket.send`` or ``websocket.close``.
 
         Raises what the app raised, or :class:`SocketClosed`, if none can come any more.
         """
         return (await self._inbox.take(lambda output: True, timeout, "a message")).message
 
-    async def receive_from(self, timeout: float | None = 1) -> str | bytes:
+    async def receive_from(self, timeout: Timeout = ...) -> str | bytes:
         """The next frame, text or bytes.
 
         Raises :class:`SocketClosed` if the app closed the socket, and what the app raised if it failed.
         """
         return (await self._inbox.take_frame(timeout)).frame
 
-    async def receive_json_from(self, timeout: float | None = 1) -> Any:
+    async def receive_json_from(self, timeout: Timeout = ...) -> Any:
         """The next frame, decoded: a text frame of JSON; a binary one of MessagePack under ``fc.v1.msgpack``.
 
         Raises as :meth:`receive_from` does, and ``ValueError`` for a frame of the other kind, or unreadable.
@@ -255,7 +260,7 @@ class WebsocketCommunicator:
 
     # Ending
 
-    async def disconnect(self, code: int = CloseCode.NORMAL, timeout: float | None = 1) -> None:
+    async def disconnect(self, code: int = CloseCode.NORMAL, timeout: Timeout = ...) -> None:
         """Disconnect, and wait for the app to end. May be called twice, unconnected, and after the app closed.
 
         Raises what the app raised, unless a call before has; Starlette's ``WebSocketDisconnect`` is no error here.
@@ -270,13 +275,13 @@ class WebsocketCommunicator:
         if not self._inbox.raised:
             self._inbox.raise_error()
 
-    async def wait(self, timeout: float | None = 1) -> None:
+    async def wait(self, timeout: Timeout = ...) -> None:
         """Wait for the app to end by itself. Raises what it raised, each time."""
         self._inbox.check_loop()
         await self._inbox.until(lambda: self._server.ended, timeout, "the app to end")
         self._inbox.raise_error()
 
-    async def cancel(self, timeout: float | None = 1) -> None:
+    async def cancel(self, timeout: Timeout = ...) -> None:
         """Cancel the app, as a server does that is killed, and wait for it to end. Raises what it raised then."""
         if self._server.task is not None:
             self._inbox.check_loop()
@@ -285,16 +290,17 @@ class WebsocketCommunicator:
             if not self._inbox.raised:
                 self._inbox.raise_error()
 
-    async def tear_down(self, timeout: float = 1) -> None:
+    async def tear_down(self, timeout: Timeout = ...) -> None:
         """End the app, whatever it takes: disconnect, after ``timeout`` seconds cancel. Raises nothing of the app."""
         task = self._server.task
         if task is None:
             return
         self._server.leave(CloseCode.GOING_AWAY)
-        await asyncio.wait([task], timeout=timeout)
+        seconds = self._inbox.seconds(timeout)
+        await asyncio.wait([task], timeout=seconds)
         if not task.done():
             task.cancel()
-            await asyncio.wait([task], timeout=timeout)
+            await asyncio.wait([task], timeout=seconds)
         if task.done() and not task.cancelled():
             task.exception()  # retrieved: asyncio need not log it
         self._inbox.raised = True
@@ -307,7 +313,7 @@ class WebsocketCommunicator:
 
     # The native wire protocol
 
-    async def call(self, action: str, data: Any = None, *, timeout: float | None = 1) -> Any:
+    async def call(self, action: str, data: Any = None, *, timeout: Timeout = ...) -> Any:
         """Send a request and return the data of its final reply.
 
         The request has a ``request_id`` of its own; ``data`` is left out where it is ``None``. Frames that come
@@ -318,7 +324,7 @@ class WebsocketCommunicator:
         request_id = await self._request(action, data)
         return (await self._reply(action, request_id, ("ok", "error"), timeout))["data"]
 
-    async def stream(self, action: str, data: Any = None, *, timeout: float | None = 1) -> AsyncIterator[Any]:
+    async def stream(self, action: str, data: Any = None, *, timeout: Timeout = ...) -> AsyncIterator[Any]:
         """Send a request and iterate over the data of its partial replies, until the final one.
 
         The request is sent when the iteration begins; ``timeout`` is for each reply. Leaving the loop early leaves the
@@ -332,7 +338,7 @@ class WebsocketCommunicator:
             yield reply["data"]
 
     async def assert_event(
-        self, event: str, data: Any = ..., group: str | EllipsisType | None = ..., *, timeout: float | None = 1
+        self, event: str, data: Any = ..., group: str | EllipsisType | None = ..., *, timeout: Timeout = ...
     ) -> dict[str, Any]:
         """The next event must be ``event``, with this ``data`` and ``group`` where they are given. Returns its frame.
 
@@ -353,7 +359,7 @@ class WebsocketCommunicator:
             raise AssertionError("\n".join([f"the next event of {self.path} is another one", *lines]))
         return frame
 
-    async def assert_closed(self, code: int | None = None, *, timeout: float | None = 1) -> int:
+    async def assert_closed(self, code: int | None = None, *, timeout: Timeout = ...) -> int:
         """The app must close the socket, with ``code`` where it is given. Returns the code.
 
         Frames before the close may be unread; they can still be received. An app that returns without closing has
@@ -386,9 +392,7 @@ class WebsocketCommunicator:
         await self.send_json_to(request if data is None else {**request, "data": data})
         return request_id
 
-    async def _reply(
-        self, action: str, request_id: str, statuses: tuple[str, ...], timeout: float | None
-    ) -> dict[str, Any]:
+    async def _reply(self, action: str, request_id: str, statuses: tuple[str, ...], timeout: Timeout) -> dict[str, Any]:
         def matches(output: Output) -> bool:
             frame = output.peek()
             return (

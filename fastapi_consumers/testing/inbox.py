@@ -3,21 +3,27 @@
 import asyncio
 import itertools
 from collections.abc import Callable
+from types import EllipsisType
+from typing import TypeAlias
 
 from ..types import CloseCode
 from .errors import SocketClosed
 from .server import Output, Server
 
+#: Seconds; ``None`` is for ever, ``...`` the default of the one who asks.
+Timeout: TypeAlias = float | EllipsisType | None
+
 
 class Inbox:
-    """What came out of ``server`` and was not taken yet. Times are seconds, ``None`` is for ever."""
+    """What came out of ``server`` and was not taken yet. Times are seconds, see :data:`Timeout`."""
 
-    def __init__(self, server: Server, path: str) -> None:
+    def __init__(self, server: Server, path: str, default_timeout: float | None) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         #: The app's exception has reached the test.
         self.raised = False
         self._server = server
         self._path = path
+        self._default_timeout = default_timeout
 
     def check_loop(self) -> None:
         if self._server.task is None:
@@ -27,21 +33,25 @@ class Inbox:
                 f"{self._path} was connected on another event loop; give the fixture and the test one loop scope"
             )
 
-    async def until(self, ready: Callable[[], bool], timeout: float | None, awaited: str) -> None:
+    def seconds(self, timeout: Timeout) -> float | None:
+        return self._default_timeout if timeout is ... else timeout
+
+    async def until(self, ready: Callable[[], bool], timeout: Timeout, awaited: str) -> None:
         """Wait until ``ready()``. ``TimeoutError`` says what was ``awaited`` and what the app does; the app goes on."""
         # The app runs in a task of its own, and only the event is waited for: nothing here can cancel it.
         changed = self._server.changed
+        seconds = self.seconds(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 while not ready():
                     changed.clear()
                     await changed.wait()
         except TimeoutError:
             if not ready():
-                raise TimeoutError(f"waited {timeout:g} s for {awaited}; {self._situation()}") from None
+                raise TimeoutError(f"waited {seconds:g} s for {awaited}; {self._situation()}") from None
 
     async def take(
-        self, match: Callable[[Output], bool], timeout: float | None, awaited: str, *, keep_close: bool = False
+        self, match: Callable[[Output], bool], timeout: Timeout, awaited: str, *, keep_close: bool = False
     ) -> Output:
         """The first message that matches; the others stay where they are. A close stays as well with ``keep_close``.
 
@@ -61,7 +71,7 @@ class Inbox:
             return server.output[index]
         return server.take(index)
 
-    async def take_frame(self, timeout: float | None) -> Output:
+    async def take_frame(self, timeout: Timeout) -> Output:
         """The next frame. Raises :meth:`end` when the next thing is the end, now and each time after."""
         output = await self.take(lambda output: True, timeout, "a frame", keep_close=True)
         if output.is_close:

@@ -32,7 +32,7 @@ Running = WebsocketCommunicator | Lifespan
 CommunicatorFactory = Callable[..., Awaitable[WebsocketCommunicator]]
 
 #: Seconds that an app has to end once its socket is closed.
-GRACE = 1.0
+GRACE = 5.0
 
 #: What function-scoped fixtures of the test started.
 _TEST = pytest.StashKey[set[Running]]()

@@ -295,6 +295,21 @@ async def test_a_timeout_of_receive_never_cancels_the_app() -> None:
             await communicator.receive_output(timeout=0.01)
 
 
+async def test_the_timeout_of_calls_that_name_none_is_the_class_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WebsocketCommunicator, "default_timeout", 0.02)
+    async with WebsocketCommunicator(echo, "/") as communicator:
+        with pytest.raises(TimeoutError, match=r"waited 0\.02 s for a frame"):
+            await communicator.receive_from()
+        with pytest.raises(TimeoutError, match=r"waited 0\.01 s for a frame"):
+            await communicator.receive_from(timeout=0.01)
+    monkeypatch.setattr(WebsocketCommunicator, "default_timeout", None)
+    async with WebsocketCommunicator(echo, "/") as communicator:
+        waiting = asyncio.create_task(communicator.receive_from())
+        await asyncio.sleep(0.05)
+        await communicator.send_to("a")
+        assert await waiting == "a"
+
+
 async def test_a_frame_that_comes_with_the_timeout_is_taken() -> None:
     async with WebsocketCommunicator(echo, "/") as communicator:
         await communicator.send_to("a")
