@@ -32,6 +32,10 @@ class Droppable(NamedTuple):
 UNCOUNTED = Droppable(None)
 
 
+#: Frames for one client, in the order in which they leave.
+Entries = list[tuple[Frame, Droppable | None]]
+
+
 class Full(Exception):
     """There is no room, and nothing that may be dropped for it."""
 

@@ -77,8 +77,7 @@ class Connection:
         self.is_lost = False
         self._send = send
         self._websocket: WebSocket | None = None
-        self._working = False
-        self._interrupted = False
+        self._working = self._interrupted = False
         #: Whether sending failed although the client is there.
         self.is_broken = False
         #: Whether the server was given the close; it may be waiting to write it.
@@ -104,6 +103,8 @@ class Connection:
             on_lost=self._lost,
             overflow=limits.overflow,
             on_dropped=self._dropped,
+            pending=consumers.hub.turn,
+            catch_up=lambda: consumers.hub.catch_up(self.member),
         )
         self.overflowing = Overflowing(limits.overflow, consumers.overflows)
         self._idle: Idle | None = None
@@ -121,7 +122,8 @@ class Connection:
             on_gone=self._gone,
             on_stuck=self.shut,
         )
-        self.member = Member(self.channel_name, self.outbox.push, self._receive_message, self.shut, limits.max_groups)
+        take, take_all = self.outbox.deliver, self.outbox.deliver_all
+        self.member = Member(self.channel_name, take, self._receive_message, self.shut, limits.max_groups, take_all)
 
     @property
     def headers(self) -> Headers:

@@ -4,13 +4,13 @@ Used by the hub, which says who they are and in which order packets come.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
 from pydantic_core import from_json
 
-from .backlog import Droppable
+from .backlog import Droppable, Entries
 from .messages import Event, Frame, Notice
 from .packets import BadPacket, Packet
 from .permissions import Delivery
@@ -27,8 +27,8 @@ class Member:
     """One consumer as the hub sees it: where its frames go and how they are made."""
 
     __slots__ = (
-        "channel", "close", "consumer", "framer", "has_left", "is_onlooker", "max_topics", "permits", "push", "receive",
-        "topics",
+        "channel", "close", "consumer", "framer", "has_left", "is_onlooker", "max_topics", "permits", "push",
+        "push_all", "receive", "topics",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +38,7 @@ class Member:
         receive: Callable[..., None],
         close: Callable[[int, str], None],
         max_topics: int,
+        push_all: Callable[[Entries, bytes], None] | None = None,
     ) -> None:
         self.channel = channel
         #: What it is a member of, so that it can leave all of it; the hub keeps this.
@@ -54,13 +55,19 @@ class Member:
         #: Whether an event of a group is for it; ``None``: all are. Set before it joins anything, and never changed.
         self.permits: Callable[[Delivery], bool] | None = None
         self.push = push
+        #: Takes several frames, and the bytes of all of them.
+        self.push_all = push_all if push_all is not None else self._push_each
         self.receive = receive
         self.close = close
 
     def detach(self) -> None:
         """Hold nothing of its connection any more, and take nothing. Called once it has left everything for good."""
         self.consumer = self.permits = None
-        self.push = self.receive = self.close = _nothing
+        self.push = self.push_all = self.receive = self.close = _nothing
+
+    def _push_each(self, entries: Entries, wire: bytes) -> None:
+        for frame, droppable in entries:
+            self.push(frame, droppable)
 
 
 def _nothing(*_: object) -> None:
@@ -128,6 +135,24 @@ class Fanning:
             _message_of(packet)
         else:
             self._single = _frame_of(packet)
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether all members get the same frame, so that it may go along with others."""
+        return self._packet.exclude is None and (self._event is not None or self._single is not None)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the packet's data."""
+        return len(self._packet.data)
+
+    def entry(self, framer: Framer | None) -> tuple[Frame | None, Droppable]:
+        """The frame for members with this framer, if they get one. Only where it is for all."""
+        if self._single is not None:
+            return self._single, Droppable(self._group)
+        if framer not in self._frames:
+            self._frames[framer] = self._frame(framer)
+        return self._frames[framer]
 
     def hand_over(self, members: Iterable[Member], *, filtering: int = 0) -> None:
         """Give it to these members.
@@ -198,13 +223,15 @@ class Fanning:
         for member in members:
             if member.framer is not framer:
                 framer = member.framer
-                if framer not in self._frames:
-                    self._frames[framer] = self._frame(framer)
-                frame, droppable = self._frames[framer]
+                frame, droppable = self.entry(framer)
             if late and member.channel in late and not self._is_due(member, late, frame):
                 continue
             if frame is not None:
                 member.push(frame, droppable)
+
+    def is_early(self, member: Member) -> bool:
+        """Whether the member joined just now, and may not be due to get this."""
+        return bool(self._late) and member.channel in cast(Late, self._late)
 
     def _is_due(self, member: Member, late: Late, frame: Frame | None) -> bool:
         """Whether a member that joined just now gets this; if it is too early, it is held."""
@@ -232,6 +259,24 @@ class Fanning:
             why = "the event %r could not be encoded; members with this encoding miss it"
             logger.error(why, self._packet.name, exc_info=without_input(error))
             return None, droppable
+
+
+def hand_over_together(fannings: Sequence[Fanning], members: Iterable[Member]) -> None:
+    """Give packets that are for all to these members, to each of them all at once."""
+    made: dict[Framer | None, tuple[Entries, bytes]] = {}
+    for member in members:
+        if fannings[-1].is_early(member):
+            for fanning in fannings:
+                fanning.hand_over((member,))
+            continue
+        framer = member.framer
+        found = made.get(framer)
+        if found is None:
+            entries = [fanning.entry(framer) for fanning in fannings]
+            kept: Entries = [(frame, droppable) for frame, droppable in entries if frame is not None]
+            found = made[framer] = kept, b"".join([frame.wire for frame, _ in kept])
+        if found[0]:
+            member.push_all(*found)
 
 
 def delivery_of(packet: Packet, group: str, offset: int | None) -> Delivery:

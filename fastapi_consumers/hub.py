@@ -22,11 +22,9 @@ from .packets import BadPacket, Packet, decode_packet, encode_packet, split_posi
 from .streams import Recovery, Streams
 from .topics import Topic
 from .transports import Transport
+from .turn import Turn
 
 logger = logging.getLogger(__name__)
-
-#: Members that are served before the event loop gets its turn: at some 6 µs each, about 3 ms.
-FAN_OUT_CHUNK = 512
 
 
 class Hub:
@@ -48,6 +46,7 @@ class Hub:
         observing: Observing | None = None,
     ) -> None:
         self.transport = transport
+        self.turn = Turn()
         self.observing = observing if observing is not None else Observing()
         self.streams = (
             Streams(store, self._hand_on_stream, self._tell, self._settle, self.observing)
@@ -195,6 +194,8 @@ class Hub:
 
     def _remove(self, topic: str, member: Member) -> Topic | None:
         found = self._topics.get(topic)
+        if found is not None and found.batches:
+            found.catch_up(member)
         member.topics.discard(topic)
         return found if found is not None and found.remove(member) else None
 
@@ -283,6 +284,7 @@ class Hub:
             if packet.only is not None:
                 member = self._channels.get(packet.only)
                 if member is not None:
+                    self.catch_up(member)
                     Fanning(packet).hand_over((member,))
                 return
             found = self._topics.get(topic)
@@ -300,20 +302,14 @@ class Hub:
                 fanning = Fanning(packet, group, position.offset, found.stream.late)
             else:
                 return
-            members = found.snapshot()
-            if len(members) <= FAN_OUT_CHUNK and found.serving is None:
-                fanning.hand_over(members, filtering=found.filtering)
-            else:
-                await self._fan_out(found, fanning)
         except BadPacket as error:
             self._drop(topic, error)
+        else:
+            await self._hand_on(found, fanning)
 
     async def _hand_on(self, found: Topic, fanning: Fanning) -> None:
-        members = found.snapshot()
-        if len(members) <= FAN_OUT_CHUNK and found.serving is None:
-            fanning.hand_over(members, filtering=found.filtering)
-        else:
-            await self._fan_out(found, fanning)
+        self.turn.put(found, fanning)
+        await self.turn.room()
 
     async def _hand_on_stream(self, group: str, fanning: Fanning) -> None:
         found = self._topics.get(GROUP + group)
@@ -322,44 +318,17 @@ class Hub:
             # Many may follow one another.
             await asyncio.sleep(0)
 
-    async def _settle(self, group: str) -> None:
-        """Wait until all that is being handed on has been."""
+    def _settle(self, group: str) -> None:
         found = self._topics.get(GROUP + group)
-        if found is not None and found.serving is not None:
-            await asyncio.shield(found.serving)
+        if found is not None:
+            self.turn.settle(found)
 
-    async def _fan_out(self, found: Topic, fanning: Fanning) -> None:
-        """Serve many members, chunk by chunk, after those fan-outs that began before.
-
-        A caller that is cancelled is stopped afterwards: what some members have, the others get too, and what has its
-        place in the order is not left out.
-        """
-        before = found.serving
-        done = found.serving = asyncio.get_running_loop().create_future()
-        cancelled: asyncio.CancelledError | None = None
-        try:
-            while before is not None and not before.done():
-                try:
-                    await asyncio.shield(before)
-                except asyncio.CancelledError as error:
-                    cancelled = error
-            members = found.snapshot()
-            for start in range(0, len(members), FAN_OUT_CHUNK):
-                if start and cancelled is None:
-                    try:
-                        await asyncio.sleep(0)
-                    except asyncio.CancelledError as error:
-                        cancelled = error
-                chunk = members[start : start + FAN_OUT_CHUNK]
-                if found.snapshot() is not members:  # Somebody left meanwhile: nothing more for them.
-                    chunk = tuple(member for member in chunk if found.members.get(member.channel) is member)
-                fanning.hand_over(chunk, filtering=found.filtering)
-        finally:
-            done.set_result(None)
-            if found.serving is done:
-                found.serving = None
-        if cancelled is not None:
-            raise cancelled
+    def catch_up(self, member: Member) -> None:
+        """Give a member all that is on its way to it, before something else is sent to it alone."""
+        for topic in member.topics:
+            found = self._topics.get(topic)
+            if found is not None and found.batches:
+                found.catch_up(member)
 
     # -- what may have been missed ---------------------------------------------------------------------------------
 
@@ -380,4 +349,5 @@ class Hub:
     def _tell(self, group: str, notice: Notice) -> None:
         found = self._topics.get(GROUP + group)
         if found is not None:
+            self.turn.settle(found)
             tell(found.snapshot(), notice, found.stream.late if found.stream is not None else None)

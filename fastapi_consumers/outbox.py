@@ -9,13 +9,21 @@ connection costs no task, no queue and no wake-up per message.
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import Any
+from typing import Any, Protocol
 
-from .backlog import Backlog, Droppable, Full, Overflow
+from .backlog import Backlog, Droppable, Entries, Full, Overflow
 from .lanes import Lane
 from .messages import Frame
 from .stepping import Resumed
 from .types import Message, Send
+
+
+class Pending(Protocol):
+    """Where what was published waits for the end of the event loop's turn."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether anything waits there, for whomever."""
 
 
 class Outbox:
@@ -31,6 +39,8 @@ class Outbox:
             something had to be dropped on a lane that is closing.
         on_lost: called once with the exception when the server refuses to send, as it does when the peer has gone.
         on_dropped: called for each event that is dropped for want of room.
+        pending: where events wait that go before what is pushed.
+        catch_up: called before something is pushed while events wait, to have those for this one delivered first.
 
     Frames leave in the order in which they were pushed. After ``abort``, an overflow or a lost peer everything is
     dropped. ``sent``, ``dropped``, ``coalesced``, ``waiting`` and the one that is being written add up to what was
@@ -39,6 +49,7 @@ class Outbox:
 
     __slots__ = (
         "_backlog",
+        "_catch_up",
         "_dead",
         "_held",
         "_is_closing",
@@ -49,6 +60,7 @@ class Outbox:
         "_on_lost",
         "_on_overflow",
         "_overflow",
+        "_pending",
         "_sealed",
         "_send",
         "_task",
@@ -73,6 +85,8 @@ class Outbox:
         on_lost: Callable[[BaseException], None],
         overflow: Overflow = "disconnect",
         on_dropped: Callable[[], None] | None = None,
+        pending: Pending | None = None,
+        catch_up: Callable[[], None] | None = None,
     ) -> None:
         self._send = send
         self._overflow: Overflow = overflow
@@ -81,6 +95,8 @@ class Outbox:
         self._on_overflow = on_overflow
         self._on_lost = on_lost
         self._on_dropped = on_dropped
+        self._pending = pending if pending is not None else _NOTHING_PENDING
+        self._catch_up = catch_up if catch_up is not None else _nothing
         self._write: Callable[[bytes], None] | None = None
         self._is_writable: Callable[[], bool] = _never
         self._is_closing: Callable[[], bool] = _never
@@ -135,6 +151,12 @@ class Outbox:
                     self._drained()
 
     def push(self, frame: Frame, droppable: Droppable | None = None) -> None:
+        """Send ``frame``, after the events that wait for it. Never waits, never raises."""
+        if self._pending.is_due:
+            self._catch_up()
+        self.deliver(frame, droppable)
+
+    def deliver(self, frame: Frame, droppable: Droppable | None = None) -> None:
         """Send ``frame`` now if the server takes it at once, else queue it. Never waits, never raises."""
         if self.is_idle:
             write = self._write
@@ -150,6 +172,24 @@ class Outbox:
                 self.sent += 1
         else:
             self._enqueue(frame, droppable)
+
+    def deliver_all(self, entries: Entries, wire: bytes) -> None:
+        """Send several frames, whose bytes one after another are ``wire``, at once if the server takes them."""
+        write = self._write
+        if not self.is_idle or write is None or self._is_closing() or not self._is_writable():
+            for frame, droppable in entries:
+                self.deliver(frame, droppable)
+            return
+        try:
+            write(wire)
+        except Exception as error:
+            self._lost_frames += len(entries)
+            self._lose(error)
+        else:
+            self._count(entries)
+
+    def _count(self, entries: Entries) -> None:
+        self.sent += len(entries)
 
     def _push_now(self, frame: Frame) -> None:
         try:
@@ -243,6 +283,8 @@ class Outbox:
 
     def seal(self) -> None:
         """Take no more. What waits is still written."""
+        if self._pending.is_due:
+            self._catch_up()
         self._sealed = True
         self.is_idle = False
 
@@ -261,7 +303,7 @@ class Outbox:
     def detach(self) -> None:
         """Tell nobody of anything any more. Called once it is dead."""
         self._on_overflow = self._on_dropped = _nothing
-        self._on_lost = _nothing
+        self._on_lost = self._catch_up = _nothing
         self.on_drained = None
 
     def _give_up(self) -> None:
@@ -298,7 +340,7 @@ class CountingOutbox(Outbox):
     def sent_bytes(self) -> int:  # type: ignore[override]
         return self._bytes[0] + self._lane_bytes
 
-    def push(self, frame: Frame, droppable: Droppable | None = None) -> None:
+    def deliver(self, frame: Frame, droppable: Droppable | None = None) -> None:
         # As above, and counting: a call more would cost more than all else that counting does.
         if self.is_idle:
             write = self._write
@@ -316,6 +358,10 @@ class CountingOutbox(Outbox):
         else:
             self._enqueue(frame, droppable)
 
+    def _count(self, entries: Entries) -> None:
+        super()._count(entries)
+        self._lane_bytes += sum(len(frame.payload) for frame, _ in entries)
+
 
 def _never() -> bool:
     return False
@@ -327,3 +373,10 @@ def _nothing(*_: object) -> None:
 
 async def _awaited(awaitable: Awaitable[None]) -> None:
     await awaitable
+
+
+class _NothingPending:
+    is_due = False
+
+
+_NOTHING_PENDING = _NothingPending()

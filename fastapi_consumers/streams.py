@@ -55,7 +55,7 @@ class Streams:
         store: where the events are.
         hand_on: gives one packet to the members of a group, in the order of the calls.
         tell: sends a notice to the members of a group.
-        settle: waits until all that is being handed on to a group has been.
+        settle: hands on at once what is on its way to a group.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Streams:
         store: HistoryStore,
         hand_on: Callable[[str, Fanning], Awaitable[None]],
         tell: Callable[[str, Notice], None],
-        settle: Callable[[str], Awaitable[None]],
+        settle: Callable[[str], None],
         observing: Observing | None = None,
     ) -> None:
         self.store = store
@@ -288,7 +288,7 @@ class Streams:
         delay = RETRY
         try:
             # What was let through before.
-            await self._settle(stream.group)
+            self._settle(stream.group)
             while stream.again:
                 stream.again = False
                 try:

@@ -1,16 +1,70 @@
-"""The members of one topic in one process. Owned by the hub."""
+"""The members of one topic in one process, and what is on its way to them. Owned by the hub."""
 
 import asyncio
+from collections import deque
 
-from .fanning import Member
+from .fanning import Fanning, Member, hand_over_together
 from .messages import Position
 from .stream import Stream
+
+#: Packets that go to a member together, and bytes of their data: no more than a server takes at once, with all that is
+#: around it, before it says that it has enough (64 KiB).
+MAX_TOGETHER, MAX_TOGETHER_BYTES = 16, 32 * 1024
+
+
+class Batch:
+    """Packets that were published one after another, on their way to those who were members then."""
+
+    __slots__ = ("ahead", "cursor", "fannings", "is_open", "members", "size")
+
+    def __init__(self, members: tuple[Member, ...], fanning: Fanning, *, is_open: bool) -> None:
+        self.members = members
+        self.fannings = [fanning]
+        self.size = fanning.size
+        #: Whether more packets may go with the first one.
+        self.is_open = is_open
+        #: How many of the members have been served.
+        self.cursor = 0
+        #: Channel to how many of the packets it has had already, not having waited for its turn.
+        self.ahead: dict[str, int] = {}
+
+    def takes(self, fanning: Fanning) -> bool:
+        """Whether another packet for the same members goes along."""
+        return (
+            self.is_open
+            and not self.cursor
+            and len(self.fannings) < MAX_TOGETHER
+            and self.size + fanning.size <= MAX_TOGETHER_BYTES
+        )
+
+    def add(self, fanning: Fanning) -> None:
+        self.fannings.append(fanning)
+        self.size += fanning.size
+
+    def hand_over(self, members: tuple[Member, ...], filtering: int) -> None:
+        """Give these members what they have not had."""
+        if self.ahead:
+            for member in members:
+                if member.channel in self.ahead:
+                    self.catch_up(member, filtering)
+            members = tuple(member for member in members if member.channel not in self.ahead)
+        if len(self.fannings) == 1:
+            self.fannings[0].hand_over(members, filtering=filtering)
+        else:
+            hand_over_together(self.fannings, members)
+
+    def catch_up(self, member: Member, filtering: int) -> None:
+        """Give one member what it has not had, now."""
+        had = self.ahead.get(member.channel, 0)
+        self.ahead[member.channel] = len(self.fannings)
+        for fanning in self.fannings[had:]:
+            fanning.hand_over((member,), filtering=filtering)
 
 
 class Topic:
     """The members of one topic in this process."""
 
-    __slots__ = ("_snapshot", "filtering", "last", "lock", "members", "onlookers", "serving", "stream", "subscribed")
+    __slots__ = ("_snapshot", "batches", "filtering", "last", "lock", "members", "onlookers", "stream", "subscribed")
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
@@ -21,8 +75,8 @@ class Topic:
         self.filtering = 0
         #: Held while the topic is subscribed or unsubscribed at the transport.
         self.lock = asyncio.Lock()
-        #: Done when the last one has ended of the fan-outs that let others run in between. None overtakes another.
-        self.serving: asyncio.Future[None] | None = None
+        #: What is on its way, in order.
+        self.batches: deque[Batch] = deque()
         self._snapshot: tuple[Member, ...] | None = None
         #: Where a member came with a history.
         self.stream: Stream | None = None
@@ -54,3 +108,39 @@ class Topic:
         if self._snapshot is None:
             self._snapshot = tuple(self.members.values())
         return self._snapshot
+
+    # -- what is on its way ----------------------------------------------------------------------------------------
+
+    def put(self, fanning: Fanning) -> int:
+        """Send a packet on its way to those who are members now. How many these are."""
+        members = self.snapshot()
+        if not members:
+            return 0
+        goes_along = fanning.is_for_all and not self.filtering
+        last = self.batches[-1] if self.batches else None
+        if goes_along and last is not None and last.members is members and last.takes(fanning):
+            last.add(fanning)
+        else:
+            self.batches.append(Batch(members, fanning, is_open=goes_along))
+        return len(members)
+
+    def serve(self, count: int) -> tuple[int, int]:
+        """Serve so many members. How many were, and how many packets that makes in all."""
+        if not self.batches:
+            return 0, 0
+        batch = self.batches[0]
+        chunk = batch.members[batch.cursor : batch.cursor + count]
+        batch.cursor += len(chunk)
+        if batch.cursor == len(batch.members):
+            self.batches.popleft()
+        served = len(chunk), len(chunk) * len(batch.fannings)
+        if self.snapshot() is not batch.members:  # Somebody left meanwhile: nothing more for them.
+            chunk = tuple(member for member in chunk if self.members.get(member.channel) is member)
+        batch.hand_over(chunk, self.filtering)
+        return served
+
+    def catch_up(self, member: Member) -> None:
+        """Give one member all that is on its way to it, now."""
+        for batch in tuple(self.batches):
+            if member in batch.members[batch.cursor :]:
+                batch.catch_up(member, self.filtering)

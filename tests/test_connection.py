@@ -498,6 +498,7 @@ async def test_a_slow_client_whose_socket_takes_bytes_again_is_told_1013(start, 
     socket.writable.clear()
     for number in range(4):
         await socket.consumers.broadcast("room", "tick", number)
+    await asyncio.sleep(0)
     assert only(socket).is_closing
     await turns()
     socket.writable.set()

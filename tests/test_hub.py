@@ -11,11 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fastapi_consumers.addressing import GROUP, PROCESS
 from fastapi_consumers.codecs import encode_json
 from fastapi_consumers.exceptions import BrokerUnavailable, GroupFull, TooManyGroups
-from fastapi_consumers.hub import FAN_OUT_CHUNK, Hub, Member
+from fastapi_consumers.hub import Hub, Member
 from fastapi_consumers.messages import text_frame
 from fastapi_consumers.packets import Packet, encode_packet
 from fastapi_consumers.protocols import JSON_FRAMER, MSGPACK_FRAMER
 from fastapi_consumers.transports import MemoryTransport, Transport
+from fastapi_consumers.turn import CHUNK
 
 ROOM = GROUP + "room"
 
@@ -80,7 +81,8 @@ class Recorder:
     """A member and what it got."""
 
     def __init__(self, hub, framer=JSON_FRAMER, max_topics=10):
-        self.frames = []
+        self.hub = hub
+        self.got = []
         self.messages = []
         self.closed = []
         self.member = Member(
@@ -90,7 +92,13 @@ class Recorder:
         hub.register(self.member)
 
     def push(self, frame, droppable=None):
-        self.frames.append(frame)
+        self.got.append(frame)
+
+    @property
+    def frames(self):
+        """All that it got, or would have when the turn has ended."""
+        self.hub.catch_up(self.member)
+        return self.got
 
     @property
     def texts(self):
@@ -516,10 +524,11 @@ async def test_a_frame_is_made_once_for_each_framer_and_shared(hub):
             return super().event(event)
 
     framer = Counting()
-    recorders = [Recorder(hub, (framer, MSGPACK_FRAMER, None)[number % 3]) for number in range(3 * FAN_OUT_CHUNK)]
+    recorders = [Recorder(hub, (framer, MSGPACK_FRAMER, None)[number % 3]) for number in range(3 * CHUNK)]
     for recorder in recorders:
         await hub.join(ROOM, recorder.member)
     await hub.publish(ROOM, event({"a": 1}))
+    await turns()
     assert framer.calls == 1
     assert len({id(recorder.frames[0]) for recorder in recorders if recorder.frames}) == 2
     assert recorders[0].texts == ['{"type":"event","event":"said","group":"room","data":{"a":1}}']
@@ -527,29 +536,25 @@ async def test_a_frame_is_made_once_for_each_framer_and_shared(hub):
     assert recorders[2].texts == []
 
 
-@pytest.mark.parametrize("size", [1, FAN_OUT_CHUNK, FAN_OUT_CHUNK + 1, 3 * FAN_OUT_CHUNK])
-async def test_publishing_needs_no_task_and_lets_others_run_between_chunks(hub, size):
+@pytest.mark.parametrize("size", [1, CHUNK, CHUNK + 1, 3 * CHUNK])
+async def test_publishing_waits_for_nobody_needs_no_task_and_lets_others_run_between_chunks(hub, size):
     recorders = [Recorder(hub) for _ in range(size)]
     for recorder in recorders:
         await hub.join(ROOM, recorder.member)
-    tasks, turn = asyncio.all_tasks(), 0
-
-    async def count():
-        nonlocal turn
-        while True:
-            turn += 1
-            await asyncio.sleep(0)
-
-    counter = asyncio.create_task(count())
+    tasks = asyncio.all_tasks()
     await hub.publish(ROOM, text(1))
-    assert turn == (size - 1) // FAN_OUT_CHUNK
-    assert asyncio.all_tasks() - tasks == {counter}
-    counter.cancel()
+    served = []
+    while not served or served[-1] < size:
+        assert len(served) < 5
+        await asyncio.sleep(0)
+        served.append(sum(len(recorder.got) for recorder in recorders))
+    assert served == [min(count, size) for count in range(CHUNK, size + CHUNK, CHUNK)]
+    assert asyncio.all_tasks() == tasks
     assert all(recorder.texts == ["1"] for recorder in recorders)
 
 
 async def test_all_members_get_everything_in_one_order_whoever_publishes(hub):
-    recorders = [Recorder(hub) for _ in range(FAN_OUT_CHUNK * 2 + 50)]
+    recorders = [Recorder(hub) for _ in range(CHUNK * 2 + 50)]
     for recorder in recorders:
         await hub.join(ROOM, recorder.member)
 
@@ -567,58 +572,21 @@ async def test_all_members_get_everything_in_one_order_whoever_publishes(hub):
         assert own == [f"{name}{number}" for number in range(20)]
 
 
-async def test_a_topic_that_shrinks_keeps_the_order_of_what_already_waits(hub):
-    recorders = [Recorder(hub) for _ in range(FAN_OUT_CHUNK + 10)]
+async def test_who_leaves_in_the_middle_of_a_fan_out_gets_what_was_published_and_nothing_more(hub):
+    recorders = [Recorder(hub) for _ in range(CHUNK * 2)]
     for recorder in recorders:
         await hub.join(ROOM, recorder.member)
-    first = asyncio.create_task(hub.publish(ROOM, text(1)))
-    second = asyncio.create_task(hub.publish(ROOM, text(2)))
-    # While the first is half done the topic becomes so small that a fan-out needs no order.
+    await hub.publish(ROOM, text(1))
     await asyncio.sleep(0)
-    for recorder in recorders[:20]:
-        await hub.leave(ROOM, recorder.member)
-    for _ in range(10):
-        if first.done():
-            break
-        await asyncio.sleep(0)
-    # The lock has been passed on, and is not held for a moment.
-    await hub.publish(ROOM, text(3))
-    await second
-    for recorder in recorders[20:]:
-        assert recorder.texts == ["1", "2", "3"]
-
-
-async def test_who_leaves_in_the_middle_of_a_fan_out_gets_nothing_more(hub):
-    recorders = [Recorder(hub) for _ in range(FAN_OUT_CHUNK * 2)]
-    for recorder in recorders:
-        await hub.join(ROOM, recorder.member)
-    publishing = asyncio.create_task(hub.publish(ROOM, text(1)))
-    await asyncio.sleep(0)
+    assert [len(recorders[index].got) for index in (0, -1)] == [1, 0]
     await hub.leave(ROOM, recorders[-1].member)
     late = Recorder(hub)
     await hub.join(ROOM, late.member)
-    await publishing
-    assert recorders[-1].texts == []
-    assert recorders[-2].texts == ["1"]
-    assert late.texts == []
-
-
-async def test_a_fan_out_that_has_its_place_is_finished_although_its_publisher_is_cancelled(hub):
-    recorders = [Recorder(hub) for _ in range(FAN_OUT_CHUNK * 3)]
-    for recorder in recorders:
-        await hub.join(ROOM, recorder.member)
-    publishing = asyncio.create_task(hub.publish(ROOM, text(1)))
-    waiting = asyncio.create_task(hub.publish(ROOM, text(2)))
-    await asyncio.sleep(0)
-    publishing.cancel()
-    waiting.cancel()
-    await asyncio.wait([publishing, waiting])
-    assert publishing.cancelled()
-    assert waiting.cancelled()
-    # Both have their place in the order: events after them may build on it.
-    assert all(recorder.texts == ["1", "2"] for recorder in recorders)
-    await hub.publish(ROOM, text(3))
-    assert all(recorder.texts == ["1", "2", "3"] for recorder in recorders)
+    await hub.publish(ROOM, text(2))
+    await turns()
+    assert recorders[-1].got == recorders[0].got[:1]
+    assert [recorders[index].texts for index in (0, -2)] == [["1", "2"]] * 2
+    assert late.texts == ["2"]
 
 
 async def test_an_event_that_one_framer_cannot_encode_reaches_the_members_of_the_others(hub, caplog):
@@ -655,7 +623,7 @@ async def test_a_notice_is_framed_for_each_encoding_and_reaches_those_that_can_e
 
 
 async def test_one_may_be_left_out(hub):
-    recorders = [Recorder(hub) for _ in range(FAN_OUT_CHUNK + 2)]
+    recorders = [Recorder(hub) for _ in range(CHUNK + 2)]
     for recorder in recorders:
         await hub.join(ROOM, recorder.member)
     left_out = recorders[-1]
@@ -715,7 +683,7 @@ async def test_one_channel_is_reached_by_its_name(hub):
         encode_packet(Packet("close", b"{}")),
     ],
 )
-@pytest.mark.parametrize("size", [1, FAN_OUT_CHUNK + 1])
+@pytest.mark.parametrize("size", [1, CHUNK + 1])
 async def test_a_bad_packet_is_counted_and_harms_nobody(hub, caplog, data, size):
     recorders = [Recorder(hub) for _ in range(size)]
     for recorder in recorders:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fastapi_consumers.backlog import OVERFLOWS, Droppable
 from fastapi_consumers.lanes import Lane
 from fastapi_consumers.messages import text_frame
-from fastapi_consumers.outbox import Outbox
+from fastapi_consumers.outbox import CountingOutbox, Outbox
 
 
 class Socket:
@@ -51,7 +51,18 @@ class Told:
         self.lost = []
 
 
-def make(socket, *, opened=True, max_messages=3, max_bytes=1000, write_timeout=60.0, overflow="disconnect", lane=None):
+def make(
+    socket,
+    *,
+    kind=Outbox,
+    opened=True,
+    max_messages=3,
+    max_bytes=1000,
+    write_timeout=60.0,
+    overflow="disconnect",
+    lane=None,
+    **options,
+):
     told = Told()
 
     def overflowed():
@@ -60,7 +71,7 @@ def make(socket, *, opened=True, max_messages=3, max_bytes=1000, write_timeout=6
     def dropped():
         told.drops += 1
 
-    outbox = Outbox(
+    outbox = kind(
         socket.send,
         max_messages=max_messages,
         max_bytes=max_bytes,
@@ -69,6 +80,7 @@ def make(socket, *, opened=True, max_messages=3, max_bytes=1000, write_timeout=6
         on_lost=told.lost.append,
         overflow=overflow,
         on_dropped=dropped,
+        **options,
     )
     if opened:
         outbox.open(lane)
@@ -479,7 +491,7 @@ Step = st.sampled_from(
         "push",
         "event",
         "event",
-        "event",
+        "events",
         "block",
         "block",
         "let one through",
@@ -518,6 +530,11 @@ def test_nothing_is_lost_unseen_duplicated_or_reordered(steps, overflow, has_lan
                 case "event":
                     pushed += 1
                     push(outbox, pushed, droppable=Droppable("g", None, notice))
+                case "events":
+                    frames = [text_frame(str(pushed + 1)), text_frame(str(pushed + 2))]
+                    pushed += 2
+                    entries = [(frame, Droppable("g", None, notice)) for frame in frames]
+                    outbox.deliver_all(entries, b"".join(frame.wire for frame in frames))
                 case "block":
                     socket.writable = False
                 case "let one through":
@@ -560,6 +577,14 @@ def test_nothing_is_lost_unseen_duplicated_or_reordered(steps, overflow, has_lan
 # -- a lane ------------------------------------------------------------------------------------------------------------
 
 
+def texts_of(data):
+    """The texts of these frames, one after another, each of less than 126 bytes."""
+    while data:
+        end = 2 + data[1]
+        yield data[2:end].decode()
+        data = data[end:]
+
+
 class Wire:
     """A server's transport, in front of which ``socket.send`` stands: what either writes is in ``socket.texts``."""
 
@@ -578,9 +603,9 @@ class Wire:
         assert not self.closing
         if self.failure is not None:
             raise self.failure
-        text = data[2:].decode()
-        self.direct.append(text)
-        self.socket.texts.append(text)
+        texts = list(texts_of(data))
+        self.direct.append(texts[0] if len(texts) == 1 else texts)
+        self.socket.texts += texts
 
 
 async def test_with_a_lane_a_frame_is_written_before_push_returns_and_send_is_not_called():
@@ -797,3 +822,71 @@ async def test_whoever_flushes_is_freed_although_events_were_dropped(overflow):
     assert not waiter.done()
     await released(socket, outbox)
     await waiter
+
+
+# -- several at once, and what waits elsewhere -------------------------------------------------------------------------
+
+
+def several(*texts, droppable=None):
+    frames = [text_frame(str(text)) for text in texts]
+    return [(frame, droppable) for frame in frames], b"".join(frame.wire for frame in frames)
+
+
+@pytest.mark.parametrize("kind", [Outbox, CountingOutbox])
+async def test_several_frames_take_one_write_where_there_is_a_lane(kind):
+    socket = Socket()
+    wire = Wire(socket)
+    outbox, _ = make(socket, kind=kind, lane=wire.lane)
+    outbox.deliver_all(*several("ä", "bc"))
+    assert wire.direct == [["ä", "bc"]]
+    assert outbox.sent == 2
+    assert outbox.sent_bytes == (4 if kind is CountingOutbox else None)
+
+
+async def test_several_frames_go_one_by_one_where_there_is_none():
+    socket = Socket()
+    outbox, _ = make(socket, kind=CountingOutbox)
+    outbox.deliver_all(*several(1, 2))
+    assert (socket.texts, outbox.sent, outbox.sent_bytes) == (["1", "2"], 2, 2)
+
+
+async def test_several_frames_for_a_socket_that_is_full_wait_under_its_rules():
+    socket = Socket()
+    wire = Wire(socket)
+    outbox, told = make(socket, lane=wire.lane, overflow="coalesce", max_messages=2)
+    socket.writable = False
+    outbox.deliver_all(*several(1, 2, 3, 4, droppable=Droppable("g", "key")))
+    # The first one waits at the server, and of those with one key the newest waits here.
+    assert (wire.direct, outbox.waiting, outbox.coalesced, told.drops) == ([], 1, 2, 0)
+    socket.let_through()
+    await turns()
+    assert socket.texts == ["1", "4"]
+    assert outbox.is_idle
+
+
+async def test_several_frames_for_a_transport_that_fails_are_lost_and_told_of_once():
+    socket = Socket()
+    wire = Wire(socket)
+    wire.failure = OSError("gone")
+    outbox, told = make(socket, lane=wire.lane)
+    outbox.deliver_all(*several(1, 2))
+    assert (told.lost, outbox.dropped, outbox.is_dead) == ([wire.failure], 2, True)
+
+
+async def test_what_waits_elsewhere_is_fetched_before_a_push_and_before_the_end():
+    class Turn:
+        is_due = False
+
+    def catch_up():
+        turn.is_due = False
+        outbox.deliver(text_frame("event"))
+
+    turn, socket = Turn(), Socket()
+    outbox, _ = make(socket, pending=turn, catch_up=catch_up)
+    push(outbox, 1)
+    turn.is_due = True
+    push(outbox, 2)
+    turn.is_due = True
+    outbox.seal()
+    push(outbox, 3)
+    assert socket.texts == ["1", "event", "2", "event"]

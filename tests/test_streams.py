@@ -6,11 +6,12 @@ import pytest
 from fastapi_consumers import fanning, streams
 from fastapi_consumers.exceptions import BrokerUnavailable
 from fastapi_consumers.history import History
-from fastapi_consumers.hub import FAN_OUT_CHUNK, Hub
+from fastapi_consumers.hub import Hub
 from fastapi_consumers.messages import Position
 from fastapi_consumers.packets import Packet, encode_packet, with_position
 from fastapi_consumers.protocols import MSGPACK_FRAMER
 from fastapi_consumers.transports import MemoryTransport
+from fastapi_consumers.turn import CHUNK
 from tests.history.tools import GROUP, HISTORY, ROOM, Recorder, Store, World, turns
 
 
@@ -790,13 +791,14 @@ class Crowd:
     @classmethod
     async def of(cls, hub):
         crowd = cls()
-        crowd.members = [Recorder(hub) for _ in range(FAN_OUT_CHUNK * 2)]
+        crowd.members = [Recorder(hub) for _ in range(CHUNK * 2)]
         for recorder in crowd.members:
             await recorder.join()
-        crowd.take()
+        await crowd.take()
         return crowd
 
-    def take(self):
+    async def take(self):
+        await turns(20)
         taken = [recorder.take() for recorder in self.members]
         assert all(each == taken[0] for each in taken)
         return taken[0]
@@ -825,14 +827,15 @@ async def test_who_joins_while_events_are_fanned_out_gets_those_after_its_positi
     await recovered.join(Position(epoch, 1))
     await asyncio.gather(*publishing)
     await direct.append(GROUP, said(4), HISTORY)
-    assert crowd.take() == [1, 2, 3, 4]
+    assert await crowd.take() == [1, 2, 3, 4]
     position = int(late.frames[0]["offset"])
     assert late.take() == [f"joined {position}", *range(position + 1, 5)]
     assert recovered.take() == ["joined 1 recovered", 2, 3, 4]
     assert not direct.streams._streams[GROUP].late
 
 
-async def test_a_publisher_that_is_cancelled_while_others_fan_out_leaves_no_hole(direct):
+async def test_a_publisher_that_is_cancelled_while_others_fan_out_leaves_no_hole(direct, monkeypatch):
+    monkeypatch.setattr("fastapi_consumers.turn.MAX_LOAD", CHUNK)
     crowd = await Crowd.of(direct)
     publishing = [asyncio.create_task(direct.append(GROUP, said(number), HISTORY)) for number in (1, 2, 3)]
     await asyncio.sleep(0)
@@ -841,7 +844,7 @@ async def test_a_publisher_that_is_cancelled_while_others_fan_out_leaves_no_hole
     await asyncio.wait(publishing)
     await direct.append(GROUP, said(4), HISTORY)
     assert [task.cancelled() for task in publishing] == [True, True, False]
-    assert crowd.take() == [1, 2, 3, 4]
+    assert await crowd.take() == [1, 2, 3, 4]
 
 
 async def test_a_heal_waits_for_what_is_being_fanned_out(direct):
@@ -854,7 +857,7 @@ async def test_a_heal_waits_for_what_is_being_fanned_out(direct):
     await asyncio.gather(*publishing)
     await turns(30)
     # No event of the old epoch comes after the new one was announced.
-    assert crowd.take() == [1, 2, "gap", "joined 0", 1]
+    assert await crowd.take() == [1, 2, "gap", "joined 0", 1]
 
 
 async def test_a_heal_of_many_members_and_those_who_join_meanwhile(direct):
@@ -869,7 +872,7 @@ async def test_a_heal_of_many_members_and_those_who_join_meanwhile(direct):
         await late[-1].join()
     await turns(60)
     await direct.append(GROUP, said(9), HISTORY)
-    assert crowd.take() == [*range(1, 10)]
+    assert await crowd.take() == [*range(1, 10)]
     for recorder in late:
         position = int(recorder.frames[0]["offset"])
         assert recorder.take() == [f"joined {position}", *range(position + 1, 10)]

@@ -348,6 +348,7 @@ async def test_a_client_too_slow_for_its_group_is_told_what_it_lost(make_app):
             # Nothing leaves before it is accepted.
             for number in range(5):
                 await self.broadcast("said", number)
+            await asyncio.sleep(0)
             await self.accept()
 
     world = World(make_app, Dropping)

@@ -833,7 +833,7 @@ async def test_frames_of_a_relay_are_asked_about_as_they_are(make_app):
 
 
 async def test_a_member_that_has_left_counts_no_more_and_the_order_holds_over_chunks(make_app, monkeypatch):
-    monkeypatch.setattr("fastapi_consumers.hub.FAN_OUT_CHUNK", 1)
+    monkeypatch.setattr("fastapi_consumers.turn.CHUNK", 1)
 
     class Own(Told):
         pass
