@@ -122,8 +122,8 @@ class Connection:
             on_gone=self._gone,
             on_stuck=self.shut,
         )
-        take, take_all = self.outbox.deliver, self.outbox.deliver_all
-        self.member = Member(self.channel_name, take, self._receive_message, self.shut, limits.max_groups, take_all)
+        take, take_all, limit = self.outbox.deliver, self.outbox.deliver_all, limits.max_groups
+        self.member: Member = Member(self.channel_name, take, self._receive_message, self.shut, limit, take_all)
 
     @property
     def headers(self) -> Headers:
