@@ -1,10 +1,11 @@
 """An app behind a real broker, and programs that publish to it."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from fastapi import FastAPI
 
 from fastapi_consumers import GroupConsumer, add_consumers, event, path
 from fastapi_consumers.authentication import BaseAuthentication
+from fastapi_consumers.cli import cli
 from fastapi_consumers.testing import WebsocketCommunicator, lifespan
+from tests.conftest import PATIENCE
 from tests.transports.conftest import Broker, broker, make_broker, own_broker
 
 __all__ = ["broker", "make_broker", "own_broker"]
@@ -87,8 +90,36 @@ def run(url: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[s
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         return subprocess.run(
             [sys.executable, "-W", "error", *arguments], cwd=tmp_path, input=input, text=True,
-            capture_output=True, timeout=40, check=False,
+            capture_output=True, timeout=120, check=False,
             env={**os.environ, "PYTHONPATH": paths, "URL": url, **environment},
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+def command(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Awaitable[subprocess.CompletedProcess[str]]]:
+    """Runs ``fastapi-consumers`` to its end, in a thread of this process: one of its own takes a second to start."""
+
+    def main(arguments: tuple[str, ...]) -> int:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*arguments], prog_name="fastapi-consumers")
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    async def command(*arguments: str, input: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        file = tmp_path / "standard input"
+        file.write_text(input, encoding="utf-8")
+        if "--timeout" not in arguments:
+            arguments = (*arguments, "--timeout", str(PATIENCE))
+        capsys.readouterr()
+        with file.open() as stdin, monkeypatch.context() as patch:
+            patch.setattr("sys.stdin", stdin)
+            for name, value in {"FASTAPI_CONSUMERS_URL": url, **environment}.items():
+                patch.setenv(name, value)
+            code = await asyncio.to_thread(main, arguments)
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return command

@@ -1,7 +1,8 @@
-"""``fastapi-consumers publish`` and ``history``, as a program, to a real app over a real broker."""
+"""``fastapi-consumers publish`` and ``history``, to a real app over a real broker."""
 
 import asyncio
 import json
+from functools import partial
 
 import pytest
 
@@ -10,16 +11,13 @@ from tests.publishing.test_history import make as make_log
 
 
 @pytest.fixture
-def publish(run, url):
-    async def publish(*arguments, **options):
-        options = {"FASTAPI_CONSUMERS_URL": url, **options}
-        return await asyncio.to_thread(run, "-m", "fastapi_consumers", "publish", *arguments, **options)
-
-    return publish
+def publish(command):
+    return partial(command, "publish")
 
 
-async def test_an_event_reaches_a_group(publish, ann, connections):
-    result = await publish("room.a", "said", '{"text": "hi ♥"}')
+async def test_an_event_reaches_a_group_from_a_process_of_its_own(run, url, ann, connections):
+    arguments = ("publish", "room.a", "said", '{"text": "hi ♥"}', "--timeout", "20")
+    result = await asyncio.to_thread(run, "-m", "fastapi_consumers", *arguments, FASTAPI_CONSUMERS_URL=url)
     assert (result.returncode, result.stdout, result.stderr) == (0, "published said to group room.a\n", "")
     await ann.assert_event("said", {"text": "hi ♥"}, group="room.a")
     assert connections() == 0
@@ -88,12 +86,8 @@ async def log(request, url, tmp_path):
 
 
 @pytest.fixture
-def history(run, url):
-    async def history(*arguments, **options):
-        options = {"FASTAPI_CONSUMERS_URL": url, **options}
-        return await asyncio.to_thread(run, "-m", "fastapi_consumers", "history", *arguments, **options)
-
-    return history
+def history(command):
+    return partial(command, "history")
 
 
 async def test_it_tells_the_position_takes_a_key_once_and_what_is_kept_can_be_read(publish, history, log):
@@ -136,9 +130,8 @@ async def test_it_tells_the_position_takes_a_key_once_and_what_is_kept_can_be_re
         (["history", "a"], {"FASTAPI_CONSUMERS_URL": "redis://:secret@127.0.0.1:1"}, 1, "tried:"),
     ],
 )
-async def test_what_cannot_be_done_with_a_history_is_told(run, url, arguments, environment, code, text):
-    environment = {"FASTAPI_CONSUMERS_URL": url, **environment}
-    result = await asyncio.to_thread(run, "-m", "fastapi_consumers", *arguments, **environment)
+async def test_what_cannot_be_done_with_a_history_is_told(command, arguments, environment, code, text):
+    result = await command(*arguments, **environment)
     assert (result.returncode, result.stdout) == (code, "")
     assert text in result.stderr
     assert "secret" not in result.stderr
