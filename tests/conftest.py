@@ -14,6 +14,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fastapi_consumers import Publisher, SyncPublisher, add_consumers, backends, streams
+from fastapi_consumers.history import RedisHistoryStore
+from fastapi_consumers.redis_client import RedisClient
+from fastapi_consumers.schedule_stores import RedisScheduleStore, schedule_store_of
+from fastapi_consumers.testing import WebsocketCommunicator, lifespans
+from fastapi_consumers.throttling import RedisBuckets
+from fastapi_consumers.transports import RedisTransport
+from fastapi_consumers.transports.broadcaster import BroadcasterTransport
+from fastapi_consumers.transports.urls import transport_of
+
 # For `examples` and `tests`. At the end of the path, so that an installed wheel of the package comes before its source.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -26,6 +36,30 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
+
+#: Seconds that a test waits for what must come, where it does not say how long. A busy machine stalls for seconds.
+PATIENCE = 20.0
+
+
+def _be_patient() -> None:
+    """Give brokers, apps and sockets more time than is usual. What is tried with less names its time."""
+    calls: list[tuple[Any, str]] = [
+        *[(each, "broker_timeout") for each in (add_consumers, transport_of)],
+        *[(each.__init__, "broker_timeout") for each in (RedisTransport, BroadcasterTransport)],
+        *[(each.__init__, "broker_timeout") for each in (Publisher, SyncPublisher)],
+        *[(each.__init__, "timeout") for each in (RedisClient, RedisHistoryStore, RedisScheduleStore, RedisBuckets)],
+        *[(each, "timeout") for each in (backends.presence_store, backends.schedule_backend, backends.rate_buckets)],
+        (schedule_store_of, "timeout"),
+    ]
+    for call, name in calls:
+        assert name in call.__kwdefaults__
+        call.__kwdefaults__[name] = PATIENCE
+    WebsocketCommunicator.default_timeout = PATIENCE
+    lifespans.LIFESPAN_TIMEOUT = PATIENCE
+    streams.EPOCH_TIMEOUT = PATIENCE
+
+
+_be_patient()
 
 
 #: Folders and files whose tests start servers, processes or builds of their own: what they try is the same on every

@@ -298,7 +298,7 @@ async def test_who_overrides_receive_json_gets_cancel_too_idle_and_busy():
         await client.send_json_to({"wait": True})
         await client.send_json_to(frame)
         # The handshake and three frames: the last has been read while receive_json() waits.
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await taken.wait()
         go.set()
         assert await client.receive_json_from() == {"got": {"wait": True}}

@@ -103,7 +103,7 @@ def run_tests(folder: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
     result = subprocess.run(
         [*command, "-c", str(ROOT / "pyproject.toml"), str(folder)],
-        cwd=folder, capture_output=True, text=True, timeout=50, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     no_tests = 5  # the modules were imported, and hold no test
     assert result.returncode in (0, no_tests), result.stdout + result.stderr

@@ -240,7 +240,7 @@ class Served:
 
     async def until(self, count):
         """Until so many frames have been written; the first is the handshake's answer."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.transport.written) < count:
                 self.transport.more.clear()
                 await self.transport.more.wait()

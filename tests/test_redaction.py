@@ -177,7 +177,7 @@ async def test_what_fails_beside_an_action_tells_no_payload_either(caplog):
         pass
     async with WebsocketCommunicator(app, "/withheld") as client:
         await consumers.broadcast("withheld", "said", {"number": SECRET})
-        assert await client.call("past", timeout=10) == 0
+        assert await client.call("past", timeout=20) == 0
         assert (await client.receive_json_from(10))["type"] == "joined"
     epoch = (await consumers.history("withheld").read(limit=1)).epoch
     async with WebsocketCommunicator(app, f"/withheld?recover={epoch}:0") as client:
@@ -215,7 +215,7 @@ async def test_no_payload_gets_into_a_log_at_any_level(caplog):
             await client.receive_json_from(10)
     async with WebsocketCommunicator(app, "/raw") as client:
         await client.send_to(SECRET)
-        await client.assert_closed(1011, timeout=10)
+        await client.assert_closed(1011, timeout=20)
     async with WebsocketCommunicator(app, "/picky") as client:
         await client.send_to(SECRET)
         await client.receive_json_from(10)

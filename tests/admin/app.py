@@ -35,7 +35,11 @@ async def require_key(connection: HTTPConnection) -> None:
 
 app = FastAPI()
 consumers = add_consumers(
-    app, [path("/room/{room}", Room)], url=os.environ.get("BROKER_URL", "memory://"), allowed_origins=["*"]
+    app,
+    [path("/room/{room}", Room)],
+    url=os.environ.get("BROKER_URL", "memory://"),
+    broker_timeout=20,
+    allowed_origins=["*"],
 )
 if "ADMIN" in os.environ:
     app.include_router(admin_router(dependencies=[Depends(require_key)], timeout=float(os.environ["ADMIN"])))

@@ -371,7 +371,7 @@ async def test_each_frame_is_one_of_the_documented_messages_and_no_other(documen
             "joined.notice", "presence.notice",
         }  # fmt: skip
         while seen != expected:
-            frame = await client.receive_json_from(timeout=10)
+            frame = await client.receive_json_from(timeout=20)
             names = matching(document, "room", frame)
             assert len(names) == 1, (frame, names)
             seen.update(names)

@@ -89,7 +89,7 @@ def run(command_environment: dict[str, str], tmp_path: Path) -> Callable[..., "s
         *arguments: str, command: tuple[str, ...] = ("-m", "fastapi_consumers"), input: str = ""
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, *command, *arguments], cwd=tmp_path, text=True, capture_output=True, timeout=40,
+            [sys.executable, *command, *arguments], cwd=tmp_path, text=True, capture_output=True, timeout=4 * PATIENCE,
             check=False, env=command_environment, input=input,
         )  # fmt: skip
 

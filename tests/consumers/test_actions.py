@@ -318,7 +318,7 @@ async def test_cancel_and_disconnect_close_a_streams_generator(connect, gate, wa
             assert (answer["request_id"], answer["error"]["code"]) == (1, "cancelled")
         else:
             await client.disconnect()
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), 20)
         assert gate.cancelled
 
 
@@ -354,7 +354,7 @@ async def test_a_thread_is_left_to_end_when_the_socket_goes(connect):
     await client.disconnect()
     assert not ended.is_set()
     release.set()
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 20)
 
 
 # Order and concurrency

@@ -59,7 +59,7 @@ class Peer:
 
     async def until(self, count):
         """Wait for this many messages in all."""
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             while len(self.sent) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -69,7 +69,7 @@ class Peer:
         await self.ended()
 
     async def ended(self):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await self.task
 
 

@@ -409,7 +409,7 @@ async def test_who_leaves_while_it_joins_is_no_member(make_app):
     world.store.position = slow
     async with world.client(where="wanderer/a") as alice:
         await alice.send_json_to({"action": "enter", "request_id": 1})
-        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(asked.wait(), 20)
         await alice.send_json_to({"action": "exit", "request_id": 2})
         assert (await alice.receive_json_from())["data"] is True
         gate.set()

@@ -60,7 +60,7 @@ async def cancelled(client: WebsocketCommunicator, request_id: int) -> None:
 
 
 async def stopped(model: Model, busy: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while True:
             await asyncio.sleep(0)
             if model.busy == busy:

@@ -51,7 +51,7 @@ async def came(visitor: WebsocketCommunicator, name: str) -> dict[str, Any]:
     return data
 
 
-async def notice(visitor: WebsocketCommunicator, kind: str, timeout: float = 1) -> dict[str, Any]:
+async def notice(visitor: WebsocketCommunicator, kind: str, timeout: float = 20) -> dict[str, Any]:
     """The next notice of this kind; what comes before it is passed over."""
     async with asyncio.timeout(timeout):
         while (frame := await visitor.receive_json_from(timeout))["type"] != kind:
@@ -60,7 +60,7 @@ async def notice(visitor: WebsocketCommunicator, kind: str, timeout: float = 1) 
     return found
 
 
-async def hear_of(visitor: WebsocketCommunicator, change: str, *expected: str, timeout: float = 1) -> None:
+async def hear_of(visitor: WebsocketCommunicator, change: str, *expected: str, timeout: float = 20) -> None:
     """Just these people come (``joins``) or go (``leaves``), told in however many notices."""
     found: list[str] = []
     while len(found) < len(expected):
@@ -278,7 +278,7 @@ class TestTheGroup:
                     said = await visitor.assert_event("said", group="group")
                     assert (said["data"]["by"], said["data"]["text"], said["offset"]) == ("Cleo", "hi <b>", 1)
             # Not before she has had the time to come back.
-            await hear_of(ada, "leaves", "Cleo", timeout=10)
+            await hear_of(ada, "leaves", "Cleo", timeout=20)
             assert (await ada.call("presence"))["count"] == 2
 
     async def test_several_windows_are_one_person(self) -> None:
@@ -367,7 +367,7 @@ class TestTheGroup:
             assert (failed.value.code, failed.value.message) == ("shown_out", "You have been shown out of the room.")
             await bob.assert_closed(1008)
             assert bob.close_reason == "shown_out"
-            await hear_of(ada, "leaves", "Bob", timeout=10)
+            await hear_of(ada, "leaves", "Bob", timeout=20)
 
     async def test_one_who_talks_too_much_must_wait(self) -> None:
         async with enter("group", "Talker") as talker:

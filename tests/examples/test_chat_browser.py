@@ -24,7 +24,7 @@ from fastapi_consumers.testing import lifespan
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # One event loop for all of the module, so that they share a browser.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser]
 
 #: Seconds in which a page shows what it should, on a machine that has much else to do.
 PATIENCE = 30

@@ -7,7 +7,7 @@ from playwright.async_api import Locator, expect
 
 from tests.examples.serving import Window, served, windows
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser]
 
 
 async def sit(window: Window, name: str) -> None:

@@ -11,7 +11,7 @@ from playwright.async_api import expect
 
 from tests.examples.serving import ROOT, served, windows
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser]
 
 KEYS = json.dumps({"a-greenhouse-with-a-rather-long-name": "k-1", "cellar": "k-2"})
 

@@ -8,7 +8,7 @@ from playwright.async_api import expect
 
 from tests.examples.serving import served, windows
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser]
 
 
 async def test_a_job_tells_of_its_end_on_all_devices_and_after_a_reload(

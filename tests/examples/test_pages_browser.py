@@ -23,7 +23,7 @@ from examples.dashboard.app import make_app as make_dashboard
 from examples.tasks.app import make_app as make_tasks
 
 # One event loop for all of the module, so that they share a browser.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser]
 
 #: Seconds in which a page shows what it should, on a machine that has much else to do.
 PATIENCE = 30

@@ -105,7 +105,7 @@ def test_the_proxies_themselves_take_their_files(command: list[str], tmp_path: P
         text = f"pid {tmp_path}/pid;\nerror_log stderr;\n" + text
     (tmp_path / command[-1]).write_text(text)
     done = subprocess.run(
-        [program, *command[1:-1], str(tmp_path / command[-1])], capture_output=True, text=True, timeout=50, check=False
+        [program, *command[1:-1], str(tmp_path / command[-1])], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -56,8 +56,8 @@ class Backend:
         if self.kind == "memory":
             return MemoryHistoryStore(time=self.clock, **options)
         if self.nodes:
-            return RedisHistoryStore(self.url, **{"timeout": 10.0, **options})
-        options = {"table_prefix": f"{self.name}_", "time": self.clock, "timeout": 20.0, **options}
+            return RedisHistoryStore(self.url, **{"timeout": 60.0, **options})
+        options = {"table_prefix": f"{self.name}_", "time": self.clock, "timeout": 60.0, **options}
         return SQLHistoryStore(self.url, **options)
 
     def pass_time(self, seconds: float) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 
-import pytest
 from fastapi import FastAPI
 
 from fastapi_consumers import GroupConsumer, add_consumers, path
@@ -31,8 +30,8 @@ async def check(apps, transports):
     clients = [WebsocketCommunicator(app, "/") for app in apps]
     try:
         for client in clients:
-            assert (await client.connect(timeout=10))[0]
-            joined = await client.receive_json_from(timeout=10)
+            assert (await client.connect(timeout=20))[0]
+            joined = await client.receive_json_from(timeout=20)
             assert (joined["type"], joined["offset"]) == ("joined", 0)
         broadcasts = [
             apps[number % len(apps)].state.consumers.broadcast("room", "said", number) for number in range(60)
@@ -53,7 +52,6 @@ async def check(apps, transports):
             await client.disconnect()
 
 
-@pytest.mark.timeout(90)
 async def test_over_redis_two_processes_order_and_heal(broker, tmp_path):
     url = f"{broker.url}?prefix={secrets.token_hex(6)}:"
     transports = [FaultyTransport(RedisTransport(url), seed=seed, **FAULTS) for seed in range(2)]

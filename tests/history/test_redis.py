@@ -15,6 +15,7 @@ from fastapi_consumers.history import History, RedisHistoryStore
 from fastapi_consumers.history.base import REMEMBERED_KEYS
 from fastapi_consumers.redis_client import RedisClient
 from tests.history.conftest import Backend
+from tests.transports.tools import hurried
 
 HISTORY = History(size=10)
 DAY = 86400
@@ -41,11 +42,11 @@ async def test_an_event_is_published_with_its_position_when_it_can_be_read(store
     channel = f"{backend.name}:group:chät".encode()
     with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.subscribe(channel)
-        assert pubsub.get_message(timeout=5) is None  # The confirmation.
+        assert pubsub.get_message(timeout=20) is None  # The confirmation.
         packets = [b"1first", b"", b"\n\0@\xff"]
         positions = [(await store.append("chät", packet, HISTORY, channel=channel)).position for packet in packets]
         for position, packet in zip(positions, packets, strict=True):
-            message = pubsub.get_message(timeout=5)
+            message = pubsub.get_message(timeout=20)
             assert message["channel"] == channel
             assert message["data"] == b"@%b:%d\n%b" % (position.epoch.encode(), position.offset, packet)
     assert [entry.packet for entry in (await store.read("chät", limit=9)).entries] == packets
@@ -54,20 +55,20 @@ async def test_an_event_is_published_with_its_position_when_it_can_be_read(store
 async def test_nothing_is_published_without_a_channel_nor_for_a_known_key(store, backend, redis):
     with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.psubscribe("*")
-        assert pubsub.get_message(timeout=5) is None
+        assert pubsub.get_message(timeout=20) is None
         await store.append("chat", b"1", HISTORY, idempotency_key="a")
         await store.append("chat", b"2", HISTORY, idempotency_key="a", channel=b"news")
         await store.append("chat", b"3", HISTORY, idempotency_key="b", channel=b"news")
-        assert pubsub.get_message(timeout=5)["data"].endswith(b"\n3")
+        assert pubsub.get_message(timeout=20)["data"].endswith(b"\n3")
         assert pubsub.get_message() is None
 
 
 async def test_arrivals_come_in_the_order_of_their_offsets(store, backend, redis):
     with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.subscribe("news")
-        assert pubsub.get_message(timeout=5) is None
+        assert pubsub.get_message(timeout=20) is None
         await asyncio.gather(*[store.append("chat", b"x", HISTORY, channel=b"news") for _ in range(100)])
-        arrived = [pubsub.get_message(timeout=5)["data"] for _ in range(100)]
+        arrived = [pubsub.get_message(timeout=20)["data"] for _ in range(100)]
     assert [int(data.partition(b":")[2].partition(b"\n")[0]) for data in arrived] == list(range(1, 101))
 
 
@@ -202,16 +203,16 @@ def calls(store):
 
 @pytest.mark.parametrize("how", ["freeze", "kill"])
 async def test_a_server_that_is_away_is_an_error_within_the_timeout(own_broker, how):
-    store = RedisHistoryStore(own_broker.url, timeout=0.3)
+    store = RedisHistoryStore(own_broker.url)
     await store.open()
     await store.append("chat", b"x", HISTORY)
     getattr(own_broker, how)()
     try:
         for call in calls(store):
             began = time.monotonic()
-            with pytest.raises(BrokerUnavailable):
+            with hurried(store), pytest.raises(BrokerUnavailable):
                 await call
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 20
     finally:
         if how == "freeze":
             own_broker.thaw()

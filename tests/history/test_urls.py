@@ -88,7 +88,7 @@ except ImproperlyConfigured as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=50, check=True
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120, check=True
     )
     assert f"[missing-extra] {url.replace('u:secret', '***')}" in done.stdout
     assert f"pip install 'fastapi-consumers[{extra}]'" in done.stdout

@@ -15,7 +15,7 @@ from fastapi_consumers import GroupConsumer, PersonConsumer, add_consumers, coun
 from fastapi_consumers.presence import Presence
 
 #: Seconds within which what a process had that died is gone.
-TTL = 2.0
+TTL = 5.0
 
 counting.LEASE, counting.INTERVAL = TTL * 0.7, TTL * 0.2
 
@@ -31,7 +31,11 @@ class Room(GroupConsumer):
 
 
 class Forgiving(Room):
-    presence = Presence(key=name_of, ttl=TTL, grace=1.0)
+    presence = Presence(key=name_of, ttl=TTL, grace=3.0)
+
+
+class Lasting(Room):
+    presence = Presence(key=name_of, ttl=600, grace=0)
 
 
 class Pair(PersonConsumer):
@@ -42,8 +46,14 @@ class Pair(PersonConsumer):
 app = FastAPI()
 consumers = add_consumers(
     app,
-    [path("/room/{room}", Room), path("/forgiving/{room}", Forgiving), path("/pair/{room}", Pair)],
+    [
+        path("/room/{room}", Room),
+        path("/forgiving/{room}", Forgiving),
+        path("/lasting/{room}", Lasting),
+        path("/pair/{room}", Pair),
+    ],
     url=os.environ.get("BROKER_URL", "memory://"),
+    broker_timeout=20,
     allowed_origins=["*"],
 )
 

@@ -118,14 +118,14 @@ async def apps(request):
 
 
 async def until(ask, group, count):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await ask(group) != count:  # noqa: ASYNC110 -- what it waits for has no event
             await asyncio.sleep(0.01)
 
 
 async def notice(client):
     """The next notice of presence as (joins, leaves): key to the metas without their refs."""
-    frame = await client.receive_json_from(timeout=5)
+    frame = await client.receive_json_from()
     assert frame.pop("type") == "presence"
     assert frame.pop("group").startswith("room.")
     if "count" in frame:
@@ -235,7 +235,7 @@ async def test_only_members_may_ask(apps):
 
 async def test_as_messagepack(apps):
     async with WebsocketCommunicator(apps[0], "/room/a?name=ann", subprotocols=["fc.v1.msgpack"]) as ann:
-        frame = await ann.receive_json_from(timeout=5)
+        frame = await ann.receive_json_from()
         assert (frame["type"], list(frame["joins"])) == ("presence", ["ann"])
 
 
@@ -408,7 +408,7 @@ async def test_without_presence_there_is_no_such_action():
 
 
 async def test_while_the_server_is_away(own_broker):
-    app = make_app(url=own_broker.url, presence_url=f"{own_broker.url}?prefix=p:")
+    app = make_app(url=own_broker.url, presence_url=f"{own_broker.url}?prefix=p:", broker_timeout=3)
     async with lifespan(app), WebsocketCommunicator(app, "/room/a?name=ann") as ann:
         await notice(ann)
         own_broker.kill()
@@ -417,10 +417,10 @@ async def test_while_the_server_is_away(own_broker):
             await app.state.consumers.get_presence("room.a")
         with pytest.raises(BrokerUnavailable):
             await app.state.consumers.get_connection_count("room.a")
-        assert await WebsocketCommunicator(app, "/pair/a").connect(timeout=5) == (False, 1013)
+        assert await WebsocketCommunicator(app, "/pair/a").connect() == (False, 1013)
         await ann.send_json_to({"action": "presence", "request_id": 1})
-        assert (await ann.receive_json_from(timeout=5))["error"]["code"] == "broker_unavailable"
-        assert time.monotonic() - began < 10
+        assert (await ann.receive_json_from())["error"]["code"] == "broker_unavailable"
+        assert time.monotonic() - began < 40
         own_broker.start()
 
 

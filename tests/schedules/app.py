@@ -46,7 +46,7 @@ class Room(GroupConsumer):
 
 app = FastAPI()
 url = os.environ.get("BROKER_URL", "memory://")
-consumers = add_consumers(app, [path("/room/{room}", Room)], url=url, allowed_origins=["*"])
+consumers = add_consumers(app, [path("/room/{room}", Room)], url=url, broker_timeout=20, allowed_origins=["*"])
 
 
 @consumers.schedule(every("1s", name="beat"))

@@ -9,11 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from tests.server.conftest import PATIENCE, Server
-
-pytestmark = pytest.mark.timeout(150)
 
 
 class Run(NamedTuple):

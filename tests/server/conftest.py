@@ -102,7 +102,7 @@ class Server:
         assert status == 200, body
         return json.loads(body)
 
-    async def until(self, holds: Callable[[dict[str, Any]], bool], timeout: float = 15.0) -> dict[str, Any]:
+    async def until(self, holds: Callable[[dict[str, Any]], bool], timeout: float = PATIENCE) -> dict[str, Any]:
         """The state, once this holds of it."""
         deadline = time.monotonic() + timeout
         while not holds(state := await self.state()):

@@ -94,7 +94,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 routes = [path("/room/{room}", Room), path("/lobby", Lobby), path("/pair", Pair), path("/relay", Relay)]
 routes.append(path("/patient/{room}", Patient))
-consumers = add_consumers(app, routes, **settings)
+consumers = add_consumers(app, routes, broker_timeout=20, **settings)
 
 mounted = FastAPI()
 add_consumers(mounted, [path("/room/{room}", Room)], **{**settings, "url": "memory://"})

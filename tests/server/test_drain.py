@@ -249,7 +249,6 @@ async def pid_of(client):
     return frame["data"]
 
 
-@pytest.mark.timeout(120)
 async def test_workers_are_replaced_one_after_another_and_stop_together(workers):
     clients = [await workers.connect("/room/a") for _ in range(6)]
     before = {await pid_of(client) for client in clients}

@@ -8,8 +8,6 @@ import random
 import time
 from collections import Counter, deque
 
-import pytest
-
 from tests.server.client import BINARY, TEXT, frame, handshake
 from tests.server.hostile import Shooter, endings
 
@@ -173,7 +171,6 @@ async def bad_handshake(server, number, tally):
     tally.closed["handshake"] += 1
 
 
-@pytest.mark.timeout(120)
 async def test_hostile_frames_end_nothing_but_themselves_or_their_own_connection(server):
     # Uvicorn says so of what is no HTTP.
     server.expected = ("WARNING uvicorn.error Invalid HTTP request received.",)

@@ -8,14 +8,16 @@ from tests.server.client import Closed
 
 
 @pytest.fixture
-def server(start_server):
+def start(start_server):
+    """A server that waits so many seconds for a pong."""
     # The control's own loop raises when its socket is gone.
-    return start_server(ws_ping_interval=0.5, ws_ping_timeout=0.5, expected=("Exception in ASGI application",))
+    expected = ("Exception in ASGI application",)
+    return lambda seconds: start_server(ws_ping_interval=0.5, ws_ping_timeout=seconds, expected=expected)
 
 
-async def test_an_action_that_outlasts_the_keepalive_is_answered_where_a_loop_by_hand_is_closed(server):
+async def test_an_action_that_outlasts_the_keepalive_is_answered_where_a_loop_by_hand_is_closed(start):
     """The client sends while the action runs. Uvicorn stops reading after one unread message, pongs included."""
-    seconds = 2.5
+    server, seconds = start(4), 6
     client = await server.connect("/target/long/1")
     control = await server.connect("/control")
 
@@ -34,7 +36,7 @@ async def test_an_action_that_outlasts_the_keepalive_is_answered_where_a_loop_by
         await client.send_json(action="echo", request_id=2, data={"text": "meanwhile"})
         return [await client.receive_json(), await client.receive_json()]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         closed, answers = await asyncio.gather(by_hand(), with_a_pump())
     assert (closed.code, closed.reason) == (1011, "keepalive ping timeout")
     assert [answer["data"] for answer in answers] == ["slept", "meanwhile"]
@@ -48,11 +50,12 @@ async def test_an_action_that_outlasts_the_keepalive_is_answered_where_a_loop_by
     await server.empty()
 
 
-async def test_a_client_that_answers_no_ping_is_closed_and_torn_down(server):
+async def test_a_client_that_answers_no_ping_is_closed_and_torn_down(start):
+    server = start(0.5)
     client = await server.connect("/target/long/2")
     client.answers_pings = False
     await client.send_json(action="sleep", request_id=1, data={"seconds": 60})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         closed = await client.closed()
         counts = (await server.empty())["counts"]
     assert closed.code == 1011

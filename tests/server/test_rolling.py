@@ -1,11 +1,8 @@
 """The short form of ``benchmarks/rolling.py``."""
 
-import pytest
-
 from tests.server.rolling import Run
 
 
-@pytest.mark.timeout(150)
 async def test_a_rolling_restart_loses_nothing_and_closes_one_after_another(tmp_path):
     run = Run(tmp_path, clients=24, rooms=2, seconds=0.3, drain_timeout=3)
     await run.run()

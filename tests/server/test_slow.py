@@ -91,7 +91,7 @@ async def test_a_message_that_is_not_taken_within_write_timeout_ends_the_connect
     await server.http("POST", "/broadcast/slow/4?name=tick&count=1&size=10")
     before = (await server.state())["connections"]
     assert before == 1
-    await server.until(lambda state: state["connections"] == 0, timeout=5)
+    await server.until(lambda state: state["connections"] == 0)
     await stalled.reset()
 
 

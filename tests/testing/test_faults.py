@@ -79,7 +79,7 @@ async def log():
 
 
 async def until(holds):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not holds():  # noqa: ASYNC110 -- what it waits for has no event
             await asyncio.sleep(0.001)
 

@@ -158,7 +158,7 @@ async def test_a_server_that_is_away_costs_little_time_is_counted_and_logged_onc
                 answers.append(await buckets.hit("k", rates) > 0)
             except BrokerUnavailable as error:
                 answers.append(error.code)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30  # Had each waited, it would be longer.
         expected = {
             "memory": [False] * 2 + [True] * 48,
             "open": [False] * 50,
@@ -185,19 +185,19 @@ async def test_a_server_that_is_away_costs_little_time_is_counted_and_logged_onc
 
 
 async def test_a_server_that_hangs_holds_a_request_up_for_the_timeout_and_the_next_not_at_all(own_broker):
-    buckets = RedisBuckets(RedisClient(own_broker.url, timeout=30.0), failure="open", timeout=0.3)
+    buckets = RedisBuckets(RedisClient(own_broker.url, timeout=30.0), failure="open", timeout=2)
     await buckets.open()
     try:
         own_broker.freeze()
         started = time.monotonic()
         assert await buckets.hit("k", parse_rate("1/hour")) == 0.0
         waited = time.monotonic() - started
-        assert 0.25 < waited < 5
+        assert 1.9 < waited < 15
         started = time.monotonic()
         for _ in range(10):
             assert await buckets.hit("k", parse_rate("1/hour")) == 0.0
-        # Had each waited, it would be three seconds; one may have asked again after a pause.
-        assert time.monotonic() - started < 2
+        # Had each waited, it would be twenty seconds; one may have asked again after a pause.
+        assert time.monotonic() - started < 15
     finally:
         own_broker.thaw()
         await buckets.close()

@@ -144,7 +144,7 @@ class Sentinels:
 
     service = "mymaster"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, down_after: float) -> None:
         self.servers = []
         for name in ("first", "second"):
             (folder / name).mkdir()
@@ -161,7 +161,7 @@ class Sentinels:
             (own / "sentinel.conf").write_text(
                 f"port {port}\nbind 127.0.0.1\ndir {own}\nlogfile {own}/sentinel.log\n"
                 f"sentinel monitor {self.service} 127.0.0.1 {first.port} 2\n"
-                f"sentinel down-after-milliseconds {self.service} 500\n"
+                f"sentinel down-after-milliseconds {self.service} {down_after * 1000:.0f}\n"
                 f"sentinel failover-timeout {self.service} 3000\n"
             )
             command = [binary, str(own / "sentinel.conf"), "--sentinel"]
@@ -221,7 +221,9 @@ class Cluster:
         self.nodes: list[Broker] = []
         for number in range(3 + has_replica):
             (folder / f"node{number}").mkdir()
-            more = {"cluster-enabled": "yes", "cluster-node-timeout": 1000, "cluster-port": free_port(), **config}
+            # Only a replica takes over, from one that is silent for so long. All are, on a busy machine, now and then.
+            silence = 2000 if has_replica else 30_000
+            more = {"cluster-enabled": "yes", "cluster-node-timeout": silence, "cluster-port": free_port(), **config}
             self.nodes.append(Broker(folder / f"node{number}", port=free_port(), **more))
         self.ids = [node.admin("CLUSTER", "MYID") for node in self.nodes]
         bounds = [0, SLOTS // 3, 2 * SLOTS // 3, SLOTS]
@@ -296,14 +298,14 @@ def prefix() -> str:
 @pytest.fixture(scope="session")
 def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
     """Shared by all tests, as `broker` is."""
-    found = Sentinels(tmp_path_factory.mktemp("sentinels"))
+    found = Sentinels(tmp_path_factory.mktemp("sentinels"), down_after=60)
     yield found
     found.stop()
 
 
 @pytest.fixture
 def own_sentinels(tmp_path: Path) -> Iterator[Sentinels]:
-    found = Sentinels(tmp_path)
+    found = Sentinels(tmp_path, down_after=1.5)
     yield found
     found.stop()
 

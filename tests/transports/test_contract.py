@@ -34,7 +34,7 @@ class ServerBackend(Backend):
         self.server = server
         self.prefix = f"{uuid.uuid4().hex}:"
 
-    def make(self, broker_timeout=1.0):
+    def make(self, broker_timeout=20.0):
         return RedisTransport(self.server.url, prefix=self.prefix, broker_timeout=broker_timeout)
 
     def make_of_an_app_of_its_own(self):

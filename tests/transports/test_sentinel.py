@@ -10,8 +10,9 @@ from fastapi_consumers import BrokerUnavailable, GroupConsumer, ImproperlyConfig
 from fastapi_consumers.redis_client import RedisClient
 from fastapi_consumers.testing import WebsocketCommunicator
 from fastapi_consumers.transports import RedisTransport
+from tests.conftest import PATIENCE
 from tests.transports.conftest import admin
-from tests.transports.tools import Received, fails_to_open, opened, own_tasks, until, works
+from tests.transports.tools import Received, fails_to_open, hurried, opened, own_tasks, until, works
 
 COUNT = "return {redis.call('INCR', KEYS[1]), ARGV[1]}"
 
@@ -24,8 +25,8 @@ async def publish_until_it_works(transport, topic, packet):
         try:
             await transport.publish(topic, packet)
         except BrokerUnavailable:
-            assert time.monotonic() - attempt < transport.client.timeout + 0.4
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - attempt < transport.client.timeout + 10
+            assert time.monotonic() - began < 60
             await asyncio.sleep(0.02)
         else:
             return time.monotonic() - began
@@ -67,13 +68,13 @@ async def test_sentinels_that_are_not_there_are_told_within_the_time(prefix):
     began = time.monotonic()
     url = "redis+sentinel://:hunter2@127.0.0.1:1,127.0.0.1:2?service=mymaster"
     text = await fails_to_open(RedisTransport(url, prefix=prefix), BrokerUnavailable)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < PATIENCE
     assert "tried:    redis+sentinel://***@127.0.0.1:1,127.0.0.1:2?service=mymaster" in text
     assert "hunter2" not in text
 
 
 async def test_a_server_that_is_not_the_master_is_not_connected_to(sentinels):
-    client = RedisClient(sentinels.url, timeout=0.5)
+    client = RedisClient(sentinels.url)
     await client.open()
     assert await client.execute("PING")
     replica = next(server for server in sentinels.servers if server is not sentinels.master)
@@ -82,7 +83,7 @@ async def test_a_server_that_is_not_the_master_is_not_connected_to(sentinels):
     with pytest.raises(BrokerUnavailable) as caught:
         await client.execute("PUBLISH", "t", b"x")
     assert "not the master" in str(caught.value.__cause__)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             try:
                 assert await client.execute("ROLE")
@@ -119,10 +120,11 @@ async def test_a_failover_is_survived(own_sentinels, prefix):
         own_sentinels.kill_sentinel()
         old.kill()
         await until(lambda: lost == [False])
-        with pytest.raises(BrokerUnavailable):
-            await two.publish("t1", b"lost")
-        with pytest.raises(BrokerUnavailable):
-            await one.subscribe("meanwhile")
+        with hurried(one), hurried(two):
+            with pytest.raises(BrokerUnavailable):
+                await two.publish("t1", b"lost")
+            with pytest.raises(BrokerUnavailable):
+                await one.subscribe("meanwhile")
         await one.unsubscribe("t0")
         await publish_until_it_works(two, "nobody", b"")
         # This sentinel may hear of it later than the one that was asked.
@@ -218,5 +220,5 @@ async def test_closing_while_nobody_answers_is_prompt(own_sentinels, prefix):
     await until(lambda: not transport.is_healthy)
     began = time.monotonic()
     await transport.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < PATIENCE
     assert not own_tasks()

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import pytest
 import websockets
@@ -27,7 +27,7 @@ class Received:
             raise LookupError("in deliver")
 
     async def next(self):
-        return await asyncio.wait_for(self._queue.get(), 5)
+        return await asyncio.wait_for(self._queue.get(), 20)
 
     @property
     def is_empty(self):
@@ -62,7 +62,7 @@ async def until_end(transport, received):
     return found
 
 
-async def until(holds, timeout=15.0):
+async def until(holds, timeout=30.0):
     """Wait until it holds; returns how long that took."""
     began = time.monotonic()
     while not holds():
@@ -81,6 +81,26 @@ async def opened(*transports):
             stack.push_async_callback(each.close)
             await each.open(found[-1].deliver)
         yield found
+
+
+@contextmanager
+def hurried(waiting, seconds=0.3):
+    """Who asks this transport, publisher, client or store meanwhile waits no longer than that.
+
+    Before and after it all has its time: a busy machine stalls for seconds.
+    """
+    changed = []
+    for each in (waiting, getattr(waiting, "client", None), getattr(waiting, "_database", None)):
+        for name in ("timeout", "_timeout"):
+            if hasattr(each, name):
+                changed.append((each, name, getattr(each, name)))
+                setattr(each, name, seconds)
+    assert changed
+    try:
+        yield
+    finally:
+        for each, name, usual in changed:
+            setattr(each, name, usual)
 
 
 def own_tasks():
@@ -116,7 +136,7 @@ class Room(GroupConsumer):
         return os.getpid()
 
 app = FastAPI()
-add_consumers(app, [path("/room", Room)], url=os.environ["BROKER"])
+add_consumers(app, [path("/room", Room)], url=os.environ["BROKER"], broker_timeout=20)
 """
 
 
@@ -139,8 +159,10 @@ async def two_server_processes_share_a_room(url, folder):
                 environment = {**os.environ, "BROKER": url}
                 processes.append(await asyncio.to_thread(start, command, fd, environment))
         urls = [f"ws://127.0.0.1:{port}/room" for port in ports]
-        async with asyncio.timeout(30):
-            async with websockets.connect(urls[0]) as alice, websockets.connect(urls[1]) as bob:
+        async with asyncio.timeout(60):
+            # They answer once the processes have started.
+            alice, bob = (websockets.connect(url, open_timeout=None) for url in urls)
+            async with alice as alice, bob as bob:
                 for number, (speaker, other) in enumerate(((alice, bob), (bob, alice))):
                     await speaker.send(f'{{"action":"say","request_id":1,"data":{{"text":"{number}"}}}}')
                     event = f'{{"type":"event","event":"said","group":"room","data":"{number}"}}'
@@ -149,5 +171,5 @@ async def two_server_processes_share_a_room(url, folder):
     finally:
         for process in processes:
             process.terminate()
-        codes = [await asyncio.to_thread(process.wait, 20) for process in processes]
+        codes = [await asyncio.to_thread(process.wait, 40) for process in processes]
     assert all(code in (0, -signal.SIGTERM) for code in codes), codes
