@@ -14,9 +14,9 @@ A translated page shows the code of its original, to the letter, and runs only t
 translation cannot fall behind in what it shows, says about names, or links to.
 """
 
+import multiprocessing
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -98,28 +98,50 @@ def pytest_collectstart(collector):
 """
 
 
-def run_tests(folder: Path) -> None:
+#: A process that has imported what most pages do, and is forked for each: to start one for each took most of the time.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["pytest", "fastapi.testclient", "fastapi_consumers.testing.plugin", "hypothesis"])
+
+
+def run_pytest(folder: Path, output: Path) -> None:
+    """In a process of its own."""
+    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(folder)
+    # What is imported already is no test, and need not be rewritten.
+    options = ["-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
+    sys.exit(pytest.main([*options, f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml"), str(folder)]))
+
+
+def run_tests(folder: Path, output: Path) -> None:
     """Run the modules of ``folder`` in a process of its own, so that what they leave behind goes with it."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
-    result = subprocess.run(
-        [*command, "-c", str(ROOT / "pyproject.toml"), str(folder)],
-        cwd=folder, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+    process = FORKS.Process(target=run_pytest, args=(folder, output))
+    process.start()
+    try:
+        process.join(200)
+    finally:
+        process.kill()
+        process.join()
     no_tests = 5  # the modules were imported, and hold no test
-    assert result.returncode in (0, no_tests), result.stdout + result.stderr
+    assert process.exitcode in (0, no_tests), output.read_text(encoding="utf-8", errors="replace")
 
 
 @pytest.mark.parametrize("page", SNIPPETS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_snippets_run(page: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
     for module in SNIPPETS[page]:
-        file = tmp_path / f"test_{re.sub(r'[^a-zA-Z0-9]', '_', str(module))}.py"
+        file = folder / f"test_{re.sub(r'[^a-zA-Z0-9]', '_', str(module))}.py"
         file.write_text(module.source, encoding="utf-8")
-    run_tests(tmp_path)
+    run_tests(folder, tmp_path / "output")
 
 
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda folder: str(folder.relative_to(ROOT)))
 def test_each_step_of_a_tutorial_runs(tutorial: Path, tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(STEPS, encoding="utf-8")
+    folder = tmp_path / "steps"
+    folder.mkdir()
+    (folder / "conftest.py").write_text(STEPS, encoding="utf-8")
     files: dict[str, str] = {}
     for page in sorted(tutorial.glob("*.md")):
         given = {module.file: module.source for module in MODULES if module.page == page and module.file}
@@ -127,10 +149,10 @@ def test_each_step_of_a_tutorial_runs(tutorial: Path, tmp_path: Path) -> None:
             continue
         files |= given
         assert any(name.startswith("test_") for name in files), f"{page.name} tests nothing"
-        (tmp_path / page.stem).mkdir()
+        (folder / page.stem).mkdir()
         for name, source in files.items():
-            (tmp_path / page.stem / name).write_text(source, encoding="utf-8")
-    run_tests(tmp_path)
+            (folder / page.stem / name).write_text(source, encoding="utf-8")
+    run_tests(folder, tmp_path / "output")
 
 
 def test_what_newcomers_read_has_snippets() -> None:
