@@ -219,7 +219,7 @@ class Fanning:
     def _push_event(self, members: Iterable[Member], late: Late | None) -> None:
         framer: Framer | None = None
         frame: Frame | None = None
-        droppable = Droppable(self._group)
+        droppable: Droppable | None = None
         for member in members:
             if member.framer is not framer:
                 framer = member.framer

@@ -224,7 +224,9 @@ class Hub:
     async def publish(self, topic: str, packet: Packet) -> None:
         """Hand the packet to all processes. Raises ``BrokerUnavailable`` if that is not possible."""
         if self.transport.is_direct:
-            await self._take(topic, packet, None)
+            self._take(topic, packet, None)
+            if self.turn.is_full:
+                await self.turn.room()
         else:
             await self.transport.publish(topic, encode_packet(packet))
 
@@ -261,7 +263,9 @@ class Hub:
 
     async def _publish_appended(self, topic: str, packet: Packet, position: Position, encoded: bytes) -> None:
         if self.transport.is_direct:
-            await self._take(topic, packet, position)
+            self._take(topic, packet, position)
+            if self.turn.is_full:
+                await self.turn.room()
         else:
             await self.transport.publish(topic, with_position(position, encoded))
 
@@ -272,13 +276,15 @@ class Hub:
         except BadPacket as error:
             self._drop(topic, error)
         else:
-            await self._take(topic, packet, position)
+            self._take(topic, packet, position)
+            if self.turn.is_full:
+                await self.turn.room()
 
     def _drop(self, topic: str, error: BadPacket) -> None:
         self.bad_packets += 1
         logger.warning("dropped a packet for %r: %s", topic, error)
 
-    async def _take(self, topic: str, packet: Packet, position: Position | None) -> None:
+    def _take(self, topic: str, packet: Packet, position: Position | None) -> None:
         """A packet has arrived: hand it to whom it is for."""
         try:
             if packet.only is not None:
@@ -305,18 +311,15 @@ class Hub:
         except BadPacket as error:
             self._drop(topic, error)
         else:
-            await self._hand_on(found, fanning)
-
-    async def _hand_on(self, found: Topic, fanning: Fanning) -> None:
-        self.turn.put(found, fanning)
-        await self.turn.room()
+            self.turn.put(found, fanning)
 
     async def _hand_on_stream(self, group: str, fanning: Fanning) -> None:
         found = self._topics.get(GROUP + group)
         if found is not None:
-            await self._hand_on(found, fanning)
+            self.turn.put(found, fanning)
             # Many may follow one another.
             await asyncio.sleep(0)
+            await self.turn.room()
 
     def _settle(self, group: str) -> None:
         found = self._topics.get(GROUP + group)

@@ -190,9 +190,9 @@ class ObservedHub(Hub):
         with self.observing.publication(GROUP + group, packet) as publication:
             return await super().append(group, publication.packet, history, idempotency_key)
 
-    async def _take(self, topic: str, packet: Packet, position: Position | None) -> None:
+    def _take(self, topic: str, packet: Packet, position: Position | None) -> None:
         if self._delivers:
             members = self.count(topic) if packet.only is None else int(self.find(packet.only) is not None)
             if members:
                 self.observing.tell("delivered", topic, packet, members)
-        await super()._take(topic, packet, position)
+        super()._take(topic, packet, position)

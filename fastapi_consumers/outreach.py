@@ -20,6 +20,12 @@ class Outreach(ABC):
     histories: Histories
     declared_events: DeclaredEvents
     membership: Membership
+    hub: Hub
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether the hub is open."""
 
     @abstractmethod
     async def _ready_hub(self) -> Hub:
@@ -103,7 +109,7 @@ class Outreach(ABC):
         await self._publish(revoke_for(token_id))
 
     async def _publish(self, addressed: Addressed | None) -> None:
-        hub = await self._ready_hub()
+        hub = self.hub if self.is_open else await self._ready_hub()
         if addressed is not None:
             await hub.publish(*addressed)
 

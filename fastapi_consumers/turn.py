@@ -41,9 +41,14 @@ class Turn:
             self.is_due = True
             asyncio.get_running_loop().call_soon(self._end)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is on its way that whoever publishes more has to wait for room."""
+        return self._load > MAX_LOAD
+
     async def room(self) -> None:
         """Wait while too much is on its way."""
-        while self._load > MAX_LOAD:
+        while self.is_full:
             waiting = asyncio.get_running_loop().create_future()
             self._waiting.append(waiting)
             await waiting

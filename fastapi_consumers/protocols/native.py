@@ -6,6 +6,7 @@ Its description for people is ``docs/protocol.md``.
 import difflib
 import logging
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NotRequired, Required, Union
 
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
@@ -272,6 +273,12 @@ def _unreadable(error: Exception) -> ConsumerError:
     return InvalidFrame(_("The frame is not a request."), details=_details(error))
 
 
+@lru_cache(maxsize=4096)
+def _name(name: str) -> bytes:
+    """The name of an event or a group, as JSON. They come again and again."""
+    return encode_json(name)
+
+
 class JSONFramer(Framer):
     """Replies and events as JSON text. The data is serialised straight to bytes and spliced into its envelope."""
 
@@ -298,9 +305,9 @@ class JSONFramer(Framer):
         return Frame(b'{"type":"reply","action":%b,"request_id":%b,"status":%b}' % (*ids, rest), True)
 
     def event(self, event: Event) -> Frame:
-        group = b',"group":%b' % encode_json(event.group) if event.group is not None else b""
+        group = b',"group":%b' % _name(event.group) if event.group is not None else b""
         offset = b',"offset":%d' % event.offset if event.offset is not None else b""
-        name = encode_json(event.event)
+        name = _name(event.event)
         if not event.data.isascii():
             event.data.decode()  # What another program published may be anything; a text frame is UTF-8.
         return Frame(b'{"type":"event","event":%b%b,"data":%b%b}' % (name, group, event.data, offset), True)
