@@ -31,6 +31,13 @@ class Addressed(NamedTuple):
     packet: Packet
 
 
+def check_event(name: Any) -> str:
+    """``name`` if an event can have it. Raises ``TypeError`` for what is not text."""
+    if not isinstance(name, str):
+        raise TypeError(f"an event is named by text; found a value of type {type(name).__name__}")
+    return name
+
+
 def event_for_group(
     group: str, event: str, data: Any = None, *, exclude: str | None = None, coalesce_key: str | None = None
 ) -> Addressed:
@@ -98,8 +105,7 @@ def for_channel(channel: str, packet: Packet) -> Addressed | None:
 
 
 def _event(event: str, data: Any, exclude: str | None = None, key: str | None = None) -> Packet:
-    if not isinstance(cast(object, event), str):
-        raise TypeError(f"an event is named by text; found a value of type {type(event).__name__}")
+    check_event(event)
     if key is not None and not (isinstance(cast(object, key), str) and len(key) <= MAX_COALESCE_KEY):
         raise ValueError(f"coalesce_key is text of at most {MAX_COALESCE_KEY} characters; found {key!r:.80}")
     encoded = data if type(data) is EncodedJSON else encode_json(data)

@@ -1,6 +1,7 @@
 """``add_consumers``: the one call that sets up an application."""
 
 import dataclasses
+import inspect
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -162,7 +163,7 @@ def add_consumers(
         fix = "write add_consumers(app, channel_routes); for an APIRouter there is add_routes()"
         problem = Problem("bad-app", "add_consumers()", repr(app), "a FastAPI or Starlette application", fix)
         raise ImproperlyConfigured("add_consumers()", [problem])
-    problems = check_app(app, limits)
+    problems = check_app(app, limits, inspect.signature(add_consumers).parameters)
     flags = {"accept_refused": accept_refused, "direct_writes": direct_writes, "statistics": statistics}
     problems += check_options(exception_handlers, allowed_origins, flags)
     problems += check_token_keys(query_token_key=query_token_key, cookie_token_key=cookie_token_key)

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,6 +19,7 @@ from .options import ConsumerOptions, EventHandler
 from .permissions import compile_permissions
 from .scheduled_methods import scheduled_methods
 from .serializers import ResponseSerializer
+from .signatures import innermost
 from .throttling import compile_throttles
 
 #: Where function-style actions and handlers are kept in a class's own dictionary.
@@ -26,6 +27,9 @@ REGISTERED_ACTIONS = "_registered_actions"
 REGISTERED_HANDLERS = "_registered_handlers"
 
 HANDLER_NAMES = ("join", "leave")
+
+#: Hooks that are awaited, and call verbs that have to be.
+COROUTINE_HOOKS = ("connect", "receive", "receive_json", "disconnect")
 
 #: Hooks whose override changes how frames travel.
 HOOKS = (
@@ -59,6 +63,7 @@ def collect(declared: Declared) -> tuple[ConsumerOptions, list[Problem]]:
         )
     _check_names(declared, problems)
     _check_codec(declared, problems)
+    _check_hooks(declared, problems)
     actions = _actions(declared, problems, unresolved)
     if actions and not getattr(cls, "_has_actions", True):
         problems.append(
@@ -279,5 +284,30 @@ def _check_codec(declared: Declared, problems: list[Problem]) -> None:
                         f"{name}() as a method of an instance",
                         "a class method, as in JSONConsumer: what is encoded once is sent to many",
                         f"write @classmethod above it, and `cls` as its first parameter: `def {name}(cls, …)`",
+                    )
+                )
+
+
+def _check_hooks(declared: Declared, problems: list[Problem]) -> None:
+    """A plain function, as in Channels' synchronous consumers, could not await what it calls.
+
+    One that says what it returns, a lambda and a wrapper of a coroutine function may return something to await.
+    """
+    for klass in declared.own:
+        for name in COROUTINE_HOOKS:
+            value = vars(klass).get(name)
+            if not isinstance(value, FunctionType) or value.__name__ == "<lambda>":
+                continue
+            if mark_of(value, ACTION_MARK) is not None or mark_of(value, EVENT_MARK) is not None:
+                continue  # A mistake of its own.
+            returns_nothing = value.__annotations__.get("return") in (None, "None")
+            if returns_nothing and not inspect.iscoroutinefunction(innermost(value)):
+                problems.append(
+                    Problem(
+                        "hook-not-async",
+                        where_of(klass, name, value),
+                        f"{name}() as a plain function",
+                        "a coroutine function: it is awaited, and so are the verbs that it calls",
+                        f"write `async def {name}`, and `await` before self.accept(), self.send_json() and the like",
                     )
                 )

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from .addressing import Addressed, close_for, event_for, event_for_group, revoke_for
+from .addressing import Addressed, check_event, close_for, event_for, event_for_group, revoke_for
 from .declared_events import DeclaredEvents
 from .groups import check_group
 from .histories import Histories
@@ -58,7 +58,7 @@ class Outreach(ABC):
         does not fit what a class of the group declares in ``events``.
         """
         if self.declared_events:
-            data = self.declared_events.encoded(check_group(group), event, data)
+            data = self.declared_events.encoded(check_group(group), check_event(event), data)
         addressed = event_for_group(group, event, data, exclude=exclude, coalesce_key=coalesce_key)
         history = self.histories.of(group)
         if history is None:

@@ -1,7 +1,8 @@
 """What ``add_consumers`` is given, checked: each function adds the mistakes that it finds, and raises none."""
 
+import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -52,7 +53,8 @@ def check_token_keys(**keys: Any) -> list[Problem]:
     ]
 
 
-def check_app(app: Any, limits: Mapping[str, Any]) -> list[Problem]:
+def check_app(app: Any, limits: Mapping[str, Any], arguments: Iterable[str]) -> list[Problem]:
+    """``arguments``: the names of those that are no limits, to find the one that was meant."""
     problems: list[Problem] = []
     found = getattr(app.state, "consumers", None)
     if isinstance(found, Consumers):
@@ -70,13 +72,14 @@ def check_app(app: Any, limits: Mapping[str, Any]) -> list[Problem]:
         problems.append(Problem("state-taken", "app.state.consumers", repr(found), "nothing of that name", fix))
     for name, value in limits.items():
         if name not in LIMIT_NAMES:
+            near = difflib.get_close_matches(name, [*arguments, *LIMIT_NAMES], n=1, cutoff=0.7)
             problems.append(
                 Problem(
                     "unknown-argument",
                     "add_consumers()",
                     f"the argument {name!r}",
                     f"one of its arguments, or a limit ({', '.join(LIMIT_NAMES)})",
-                    "look for a misspelling",
+                    f"did you mean {near[0]!r}?" if near else "look for a misspelling",
                 )
             )
         elif (expected := limit_mistake(name, value)) is not None:

@@ -92,6 +92,20 @@ def test_all_mistakes_are_reported_at_once_and_the_app_is_unchanged():
     add_consumers(app, [path("/a", Room)])
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("allow_origins", "did you mean 'allowed_origins'?"),
+        ("max_mesage_size", "did you mean 'max_message_size'?"),
+        ("weather", "look for a misspelling"),
+    ],
+)
+def test_the_argument_that_was_meant_is_named(name, fix):
+    with pytest.raises(ImproperlyConfigured) as caught:
+        add_consumers(FastAPI(), [], **{name: 1})
+    assert [(problem.code, problem.fix) for problem in caught.value.problems] == [("unknown-argument", fix)]
+
+
 @pytest.mark.parametrize("app", [APIRouter(), None, FastAPI])
 def test_something_that_is_no_app_is_refused(app):
     with pytest.raises(ImproperlyConfigured, match=r"for an APIRouter there is add_routes\(\)"):

@@ -1,8 +1,9 @@
 """Every mistake of a class: all in one error when the class is made, each with a stable code and a text for people."""
 
+import functools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -333,6 +334,39 @@ def test_a_codec_of_ones_own_is_a_class_method(name: str) -> None:
     with_method(staticmethod(function), name)()
 
 
+@pytest.mark.parametrize("name", ["connect", "receive", "receive_json", "disconnect"])
+def test_a_hook_that_is_awaited_is_no_plain_function(name: str) -> None:
+    def function(self, *args): ...  # type: ignore[no-untyped-def]
+
+    def says_so(self: Any, *args: Any) -> None: ...
+
+    async def waits(self: Any, *args: Any) -> None: ...
+
+    @functools.wraps(waits)
+    def wrapper(self: Any, *args: Any) -> Any:
+        return waits(self, *args)
+
+    def returns_one(self: Any, *args: Any) -> Awaitable[None]:
+        return waits(self, *args)
+
+    assert mistakes_of(with_method(function, name)) == ["hook-not-async"]
+    assert mistakes_of(with_method(says_so, name)) == ["hook-not-async"]
+    for fine in (waits, wrapper, returns_one, lambda self, *args: waits(self, *args)):
+        with_method(fine, name)()
+
+
+def test_what_may_be_a_plain_function() -> None:
+    class Room(GroupConsumer):
+        def on_join(self, group: str) -> None: ...  # type: ignore[override]
+
+        def on_leave(self, group: str) -> None: ...  # type: ignore[override]
+
+        @event
+        def poked(self, message: dict[str, Any]) -> None: ...
+
+    assert {"on_join", "on_leave"} <= Room._meta.overridden
+
+
 BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"permission_classes": [Say]}, "bad-permission-classes"),
     ({"permission_classes": ["admin"]}, "bad-permission-classes"),
@@ -517,6 +551,7 @@ def each_mistake() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "two actions of one name", with_attribute(say=action("say")(method()), shout=action("say")(method()))
     yield "two methods for one type", with_attribute(a=event("x")(method()), b=event("x")(method()))
     yield "a codec that is no class method", with_method(method(), "encode_json")
+    yield "a hook that is not async", with_method(plain, "connect")
 
     class Base(GroupConsumer):
         shout = action("shout")(method())
@@ -537,6 +572,9 @@ def method() -> Any:
     async def say(self: Any) -> None: ...
 
     return say
+
+
+def plain(self: Any) -> None: ...
 
 
 SNAPSHOT = Path(__file__).with_name("mistakes.txt")

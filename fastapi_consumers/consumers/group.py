@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from ..addressing import GROUP
+from ..addressing import GROUP, check_event
 from ..exceptions import InvalidFrame, InvalidGroup
 from ..groups import check_group
 from ..history import History, HistorySlice
@@ -49,8 +49,8 @@ class GroupConsumer(JSONConsumer, abstract=True):
         Returns where the event is, in a group with history. Raises ``InvalidGroup`` if the group is not named and not
         clear, and as :meth:`Consumers.broadcast` does.
         """
-        model = self._meta.event_models.get(event)
-        if model is not None:
+        models = self._meta.event_models
+        if models and (model := models.get(check_event(event))) is not None:
             data = model.encode(data, self._meta.name)
         return await self.consumers.broadcast(
             self._default_group() if group is None else group,

@@ -284,7 +284,10 @@ class RedisClient:
         unavailable.add_note(f"tried:    {self.url}")
         unavailable.add_note(f"found:    {found}")
         unavailable.add_note(f"expected: a Redis or Valkey server that answers within {self.timeout:g} s")
-        unavailable.add_note("fix:      start it, or mend the URL; rediss:// is for servers with TLS, redis:// without")
+        fix = "start it, or mend the URL; rediss:// is for servers with TLS, redis:// without"
+        if not str(error):
+            fix += "; a server that is only slow gets more seconds by broker_timeout"
+        unavailable.add_note(f"fix:      {fix}")
         return unavailable
 
 

@@ -247,16 +247,7 @@ class WebsocketCommunicator:
         ``False`` at once if something is there or comes, ``True`` at once if the app has ended; raises what it failed
         with. ``interval`` is Channels' and not used: nothing is polled.
         """
-        self._inbox.check_loop()
-        server = self._server
-        try:
-            await self._inbox.until(lambda: bool(server.output) or server.ended, timeout, "")
-        except TimeoutError:
-            return True
-        if server.output:
-            return False
-        self._inbox.raise_error()
-        return True
+        return await self._inbox.coming(lambda output: True, timeout) is None
 
     # Ending
 
@@ -358,6 +349,23 @@ class WebsocketCommunicator:
             lines.append(f"  frame: {frame!r}")
             raise AssertionError("\n".join([f"the next event of {self.path} is another one", *lines]))
         return frame
+
+    async def assert_no_event(
+        self, event: str | None = None, group: str | EllipsisType | None = ..., *, timeout: float = 0.1
+    ) -> None:
+        """No event must be there or come for ``timeout`` seconds; none of this name or group, where they are given.
+
+        Frames of other types (``joined``, replies, …) and other events do not matter, and stay where they are.
+
+        Raises ``AssertionError`` with the event that there is, or what the app failed with.
+        """
+        expected = {"type": "event", **({} if event is None else {"event": event}), "group": group}
+        keys = [key for key, value in expected.items() if value is not ...]
+        found = await self._inbox.coming(
+            lambda output: all(output.peek().get(key) == expected[key] for key in keys), timeout
+        )
+        if found is not None:
+            raise AssertionError(f"expected no such event for {self.path}\n  frame: {found.peek()!r}")
 
     async def assert_closed(self, code: int | None = None, *, timeout: Timeout = ...) -> int:
         """The app must close the socket, with ``code`` where it is given. Returns the code.

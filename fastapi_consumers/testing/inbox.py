@@ -71,6 +71,26 @@ class Inbox:
             return server.output[index]
         return server.take(index)
 
+    async def coming(self, match: Callable[[Output], bool], seconds: float) -> Output | None:
+        """The first message that matches, which stays where it is; ``None`` if there is none and none comes in time.
+
+        Returns ``None`` at once if the app has ended; raises what it failed with.
+        """
+        self.check_loop()
+        server = self._server
+
+        def find() -> Output | None:
+            return next(filter(match, server.output), None)
+
+        try:
+            await self.until(lambda: find() is not None or server.ended, seconds, "")
+        except TimeoutError:
+            return None
+        found = find()
+        if found is None:
+            self.raise_error()
+        return found
+
     async def take_frame(self, timeout: Timeout) -> Output:
         """The next frame. Raises :meth:`end` when the next thing is the end, now and each time after."""
         output = await self.take(lambda output: True, timeout, "a frame", keep_close=True)

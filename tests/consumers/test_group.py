@@ -132,6 +132,25 @@ async def test_a_value_of_the_path_that_is_too_long_refuses(make_app):
 # More than one group
 
 
+@pytest.mark.parametrize("declared", [{}, {"said": dict[str, int]}])
+async def test_an_event_that_is_no_text_is_refused_with_what_was_found(declared):
+    class Unnamed(GroupConsumer):
+        groups = ["unnamed"]
+        events = declared
+
+        @action
+        async def say(self) -> None:
+            with pytest.raises(TypeError, match="an event is named by text; found a value of type dict"):
+                await self.broadcast({"a": 1})
+            with pytest.raises(TypeError, match="an event is named by text; found a value of type dict"):
+                await self.consumers.broadcast("unnamed", {"a": 1})
+
+    unnamed = FastAPI()
+    add_consumers(unnamed, [path("/", Unnamed)])
+    async with WebsocketCommunicator(unnamed, "/") as client:
+        await client.call("say")
+
+
 class Many(GroupConsumer):
     groups = ["one", "two"]
     max_groups = 4

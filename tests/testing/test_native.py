@@ -128,6 +128,41 @@ async def test_a_stream_that_fails() -> None:
             await anext(parts)
 
 
+async def test_assert_no_event_looks_at_events_alone_and_leaves_everything_where_it_is() -> None:
+    joined = {"type": "joined", "group": "chat.garden", "epoch": "x", "offset": 0}
+
+    def answer(request: dict[str, Any]) -> list[Any]:
+        return [joined, event("said", "hi", group="chat.lobby")] if request["action"] == "speak" else [joined, "x"]
+
+    async with WebsocketCommunicator(answering(answer), "/") as communicator:
+        await communicator.send_json_to({"action": "be quiet"})
+        await communicator.assert_no_event(timeout=0.01)
+        assert await communicator.receive_json_from() == joined
+        assert await communicator.receive_from() == "x"
+        await communicator.send_json_to({"action": "speak"})
+        with pytest.raises(AssertionError, match=r"expected no such event for /\n  frame: .*'event': 'said'"):
+            await communicator.assert_no_event(timeout=60)
+        with pytest.raises(AssertionError):
+            await communicator.assert_no_event("said", "chat.lobby")
+        await communicator.assert_no_event("typed", timeout=0.01)
+        await communicator.assert_no_event(group="chat.garden", timeout=0.01)
+        await communicator.assert_no_event("said", None, timeout=0.01)
+        await communicator.assert_event("said", "hi")
+        await communicator.assert_no_event(timeout=0.01)
+        assert await communicator.receive_json_from() == joined
+
+
+async def test_assert_no_event_raises_what_the_app_failed_with() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        raise ZeroDivisionError
+
+    async with WebsocketCommunicator(app, "/") as communicator:
+        with pytest.raises(ZeroDivisionError):
+            await communicator.assert_no_event(timeout=60)
+
+
 async def test_assert_event_takes_the_next_event_and_leaves_the_rest() -> None:
     said = event("said", {"text": "hi"}, group="chat.lobby")
 
