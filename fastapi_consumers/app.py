@@ -2,7 +2,9 @@
 
 import dataclasses
 import inspect
+import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -55,6 +57,9 @@ from .throttling import Buckets, FailureMode
 from .translations import Translations
 from .transports import Transport
 from .transports.urls import seconds_of
+from .workers import several_workers
+
+logger = logging.getLogger(__name__)
 
 
 def add_consumers(
@@ -254,6 +259,12 @@ def _wrap_lifespan(app: Starlette, consumers: Consumers) -> None:
             consumers.check_presence(options)
             consumers.schedules.add_class(options)
         consumers.schedules.waits = True
+        if not consumers.is_distributed and (count := several_workers(sys.argv, os.environ)) is not None:
+            logger.warning(
+                "this is one of %d workers, and each of them broadcasts to its own sockets only: with "
+                'add_consumers(…, url="redis://…") they reach each other\'s',
+                count,
+            )
         async with consumers, inner(app) as state:
             consumers.check()
             await consumers.schedules.start()

@@ -35,6 +35,7 @@ from .options import ConsumerOptions
 from .outreach import Outreach
 from .plan import Defaults, Plan
 from .presence import PresenceStore
+from .printable import printable
 from .reporting import answerers
 from .schedules import F as Function
 from .schedules import Schedules
@@ -78,6 +79,7 @@ class Consumers(Outreach):
         self.asyncapi: Any = None
         #: The ways to a socket that the log has named; there are a handful.
         self._lanes_told: set[str] = set()
+        self._origin_told = False
         self.defaults = defaults if defaults is not None else Defaults()
         #: Scopes and rates that endpoints of HTTP have counted by here: one for each endpoint that has a limit.
         self.http_limits: set[tuple[str, tuple[Rate, ...]]] = set()
@@ -128,6 +130,25 @@ class Consumers(Outreach):
             way = "written straight to" if lane is not None else "handed to the server's send():"
             logger.info("frames are %s %s", way, description)
         return lane
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether what is broadcast here can reach the sockets of other processes."""
+        return self._transport.is_distributed
+
+    def tell_of_origin(self, origin: str) -> None:
+        """Warn of the first page that may not connect: who wrote the application may have meant it to.
+
+        The browser does not tell the page why. Later ones are in the access log, which hostile pages cannot fill up
+        any more than others.
+        """
+        if not self._origin_told:
+            self._origin_told = True
+            logger.warning(
+                "a page of %s was refused, because this application is served from elsewhere: if it is yours, add it "
+                "to allowed_origins; later ones are in the access log only",
+                printable(origin, 128),
+            )
 
     @property
     def is_open(self) -> bool:

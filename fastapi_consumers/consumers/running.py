@@ -206,6 +206,7 @@ class _Life:
         self._consumers.admission.knock(connection)
         scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
         if not is_allowed_origin(connection.headers, scope.get("scheme", "ws"), plan.allowed_origins):
+            self._consumers.tell_of_origin(connection.headers["origin"])
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
         self._consumers.admission.take_address(connection)
         await self._authenticate(consumer)

@@ -494,6 +494,16 @@ async def test_by_default_only_pages_of_the_same_host_may_connect(make_app, orig
         assert client.close_reason == "origin_not_allowed"
 
 
+async def test_the_first_page_that_is_refused_is_warned_of_and_others_are_not(make_app, caplog):
+    app = make_app(path("/", Open))
+    for origin in ("http://localhost:5173\n" + "x" * 500, "http://other.example"):
+        assert await refused(WebsocketCommunicator(app, "/", headers={"Origin": origin})) == 4403
+    [message] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert message.startswith("a page of http://localhost:5173\\nxxx")
+    assert "allowed_origins" in message
+    assert len(message) < 400
+
+
 async def test_allowed_origins_of_the_class_replace_the_apps(make_app):
     class Own(JSONConsumer):
         allowed_origins = ["https://own.example"]
