@@ -24,6 +24,8 @@ class AnonymousUser:
     __slots__ = ()
 
     is_authenticated = False
+    #: As Django's has it.
+    is_anonymous = True
     id = None
     username = ""
 

@@ -21,6 +21,7 @@ class Opaque:
 
 def test_the_anonymous_user_is_nobody_but_is_an_object() -> None:
     assert ANONYMOUS.is_authenticated is False
+    assert ANONYMOUS.is_anonymous is True
     assert ANONYMOUS.id is None
     assert ANONYMOUS.username == ""
     assert bool(ANONYMOUS) is True
