@@ -32,6 +32,7 @@ from .exceptions import (
     TooManyGroups,
 )
 from .finding import get_consumers
+from .groups import group_name
 from .marks import action, cron, event, every
 from .messages import Position
 from .pagination import CursorPagination, LimitOffsetPagination, PageNumberPagination
@@ -87,5 +88,6 @@ __all__ = [
     "event_model",
     "every",
     "get_consumers",
+    "group_name",
     "path",
 ]

@@ -9,7 +9,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fastapi_consumers.exceptions import InvalidGroup
-from fastapi_consumers.groups import MAX_GROUP_NAME, MAX_GROUP_VALUE, GroupTemplate, check_group, encode_value
+from fastapi_consumers.groups import (
+    MAX_GROUP_NAME,
+    MAX_GROUP_VALUE,
+    GroupTemplate,
+    check_group,
+    encode_value,
+    group_name,
+)
 
 ANY_TEXT = st.text(max_size=20)
 NASTY = st.text(alphabet="ab.%-_{}/~2E", max_size=8)
@@ -105,3 +112,42 @@ def test_valid_names(name: str) -> None:
 def test_invalid_names(name: Any) -> None:
     with pytest.raises(InvalidGroup, match="1 to 255"):
         check_group(name)
+
+
+@given(ANY_TEXT | NASTY, ANY_TEXT | NASTY)
+def test_whoever_publishes_finds_the_group_that_a_path_leads_to(x: str, y: str) -> None:
+    try:
+        expected = GroupTemplate.parse("a.{x}.{y}").format({"x": x, "y": y})
+    except InvalidGroup:
+        with pytest.raises(InvalidGroup):
+            group_name("a.{x}.{y}", x=x, y=y)
+    else:
+        assert group_name("a.{x}.{y}", x=x, y=y) == expected
+
+
+def test_names_for_publishing() -> None:
+    assert group_name("inbox.{user}", user=7) == "inbox.7"
+    assert group_name("inbox.{user}", user="ann@example.com") == "inbox.ann%40example%2Ecom"
+    assert group_name("{template}", template="x") == "x"
+    assert group_name("lobby") == "lobby"
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "error", "text"),
+    [
+        ("inbox.{user}", {}, TypeError, "the template 'inbox.{user}' takes user; found none"),
+        ("inbox.{user}", {"usr": 7}, TypeError, "takes user; found usr"),
+        ("inbox.{user}", {"user": None}, TypeError, "takes user; found user=None"),
+        ("inbox.{user}", {"user": 7, "room": None}, TypeError, "takes user; found user, room=None"),
+        ("lobby", {"user": 7}, TypeError, "takes no values; found user"),
+        ("{user!r}", {"user": 7}, ValueError, "is not the plain name"),
+        ("", {}, ValueError, "the template is empty"),
+        ("inbox.{user}", {"user": "x" * 200}, InvalidGroup, "at most 128 characters"),
+    ],
+)
+def test_values_that_do_not_fit_the_template(
+    template: str, values: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error) as caught:
+        group_name(template, **values)
+    assert text in str(caught.value)

@@ -66,7 +66,7 @@ class GameRoom(PersonConsumer):
         assert self.seat is not None
         return self.seat
 
-    async def get_groups(self) -> list[str]:  # type: ignore[override]
+    async def get_groups(self) -> list[str]:
         """Asked before the group counts its members: an older connection of the same player makes room."""
         if not is_room(self.path_params["room"]):
             raise InvalidData("A room's name has 1 to 30 small letters, digits and hyphens.")

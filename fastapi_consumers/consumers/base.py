@@ -176,8 +176,11 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
 
     # -- hooks -----------------------------------------------------------------------------------------------------
 
-    def get_groups(self) -> Sequence[str]:
+    # With Any in it, so that an override may be a coroutine function, and this one can be called without `await`.
+    def get_groups(self) -> Sequence[str] | Any:
         """The groups to join before the socket is accepted: ``groups`` filled in from the path.
+
+        An override may be ``async``; this is not, so that it says ``[*super().get_groups(), …]`` either way.
 
         Raises ``InvalidGroup`` for a value that is too long, ``ImproperlyConfigured`` for one that the path lacks.
         """

@@ -341,6 +341,29 @@ class Call(PersonConsumer):
     groups = ["call.{id}"]
 
 
+class Subscribed(GroupConsumer):
+    async def get_groups(self) -> list[str]:
+        for group in super().get_groups():
+            assert_type(group, str | Any)
+        return [*super().get_groups(), "news"]
+
+
+class Subscriber(Subscribed):
+    async def get_groups(self) -> list[str]:
+        assert_type(await super().get_groups(), list[str])
+        return ["all", *await super().get_groups()]
+
+
+class Inherited(GroupConsumer):
+    def get_groups(self) -> Sequence[str]:
+        return super().get_groups()
+
+
+class Miscounted(Subscribed):
+    async def get_groups(self) -> list[int]:  # type: ignore[override]
+        return [1]
+
+
 class Relay(RelayConsumer):
     groups = ["relay"]
 
