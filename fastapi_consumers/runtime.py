@@ -119,6 +119,8 @@ class Consumers(Outreach):
         #: The event loop that it is open in, and the one that it is being opened in with the task that does so.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+        #: The event loop that it was closed in: there nothing but :meth:`open` opens it again.
+        self._closed_in: asyncio.AbstractEventLoop | None = None
         for observer in self.observing.observers:
             observer.attached(self)
 
@@ -201,7 +203,7 @@ class Consumers(Outreach):
                 await self.hub.close()
             raise
         else:
-            self._loop = loop
+            self._loop, self._closed_in = loop, None
             self.draining.arm()
         finally:
             self._opening = None
@@ -308,6 +310,12 @@ class Consumers(Outreach):
 
     async def _ready_hub(self) -> Hub:
         if not self.is_open:
+            if self._closed_in is asyncio.get_running_loop():
+                raise RuntimeError(
+                    "The consumers of this app are closed, as its lifespan has ended: nobody would hear of this. End "
+                    "what publishes, such as a background task, in the app's own lifespan, which ends before; or call "
+                    "open() to go on."
+                )
             await self.open()
         return self.hub
 
@@ -331,7 +339,10 @@ class Consumers(Outreach):
         await self.draining.drain(timeout.total_seconds() if isinstance(timeout, timedelta) else timeout)
 
     async def close(self) -> None:
-        """Close what is open: sockets with 1012, then the transport."""
+        """Close what is open: sockets with 1012, then the transport.
+
+        What publishes, counts or reads in the same event loop raises ``RuntimeError`` from then on, until ``open``.
+        """
         if not self.is_open:
             return
         await self.schedules.stop()
@@ -349,7 +360,7 @@ class Consumers(Outreach):
             try:
                 await self.hub.close()
             finally:
-                self._loop = None
+                self._loop, self._closed_in = None, self._loop
                 self._renew()
 
     async def close_sockets(self) -> None:

@@ -277,6 +277,38 @@ async def test_it_can_be_opened_again_after_it_was_closed():
         await client.wait()
 
 
+async def test_what_publishes_after_it_was_closed_is_told_instead_of_opening_it_again():
+    transport = Counting()
+    app = make_app(transport=transport)
+    consumers = app.state.consumers
+    async with consumers:
+        await consumers.broadcast("news", "x")
+    for publish in (
+        lambda: consumers.broadcast("news", "x"),
+        lambda: consumers.send("x", user=7),
+        lambda: consumers.disconnect(group="news"),
+        lambda: consumers.layer.group_send("news", {"type": "x"}),
+    ):
+        with pytest.raises(RuntimeError, match="are closed, as its lifespan has ended"):
+            await publish()
+    assert transport.log == ["open", "close"]
+    await consumers.open()
+    await consumers.broadcast("news", "x")
+    await consumers.close()
+
+
+def test_one_that_was_closed_in_an_event_loop_that_is_gone_opens_at_first_use_again():
+    consumers = make_app().state.consumers
+
+    async def once():
+        await consumers.broadcast("news", "x")
+        assert consumers.is_open
+        await consumers.close()
+
+    in_a_thread(lambda: asyncio.run(once()))
+    in_a_thread(lambda: asyncio.run(once()))
+
+
 @pytest.mark.parametrize("make_transport", [MemoryTransport, lambda: BroadcasterTransport(Broadcast("memory://"))])
 def test_it_opens_anew_in_an_event_loop_that_follows_one_that_is_gone(make_transport):
     app = make_app(transport=make_transport())
