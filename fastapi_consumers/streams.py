@@ -10,7 +10,7 @@ A join with recovery goes as in Centrifuge: hold what comes, register, read, mer
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from .backlog import UNCOUNTED
@@ -162,9 +162,12 @@ class Streams:
             else:
                 missed = None
         fields = {"group": stream.group, "epoch": after.epoch, "offset": after.offset}
+        frames: list[Frame] = []
         if recovery is not None:
             fields["recovered"] = missed is not None
             if missed is not None:
+                frames = self._frames_for(member, stream, framer, missed[0])
+                fields |= {"missed": len(frames), "top": missed[1]}
                 self.recovered += 1
             else:
                 self.not_recovered += 1
@@ -172,11 +175,9 @@ class Streams:
         member.push(framer.notice(Notice("joined", fields)), None)
         end = after.offset
         # What was missed and what was held have bounds of their own, and come all at once.
+        for frame in frames:
+            member.push(frame, UNCOUNTED)
         if missed is not None:
-            for entry in missed[0]:
-                excluded, frame = self._frame_of(stream, framer, entry)
-                if excluded != member.channel and (member.permits is None or self._is_for(member, stream, entry)):
-                    member.push(frame, UNCOUNTED)
             end = missed[1]
         for offset, held_frame in held.frames:
             if offset is None or offset > end:
@@ -222,6 +223,15 @@ class Streams:
             if not held.overflowed:
                 return entries, found.top
         return None
+
+    def _frames_for(self, member: Member, stream: Stream, framer: Framer, entries: Sequence[Stored]) -> list[Frame]:
+        """Old events for a member, without those that it is not to have."""
+        frames: list[Frame] = []
+        for entry in entries:
+            excluded, frame = self._frame_of(stream, framer, entry)
+            if excluded != member.channel and (member.permits is None or self._is_for(member, stream, entry)):
+                frames.append(frame)
+        return frames
 
     def _frame_of(self, stream: Stream, framer: Framer, entry: Stored) -> tuple[str | None, Frame]:
         """The channel that does not get it, and the frame."""

@@ -751,8 +751,9 @@ async def test_healed_and_recovered_events_and_the_history_are_as_withheld_as_li
         assert (page["results"], bool(page["next"])) == ([], True)
     query = f"?recover={joined['epoch']}:{joined['offset']}"
     async with at(app, 1, query) as low, at(app, 3, query) as high:
-        assert (await low.receive_json_from())["recovered"] is True
-        assert (await high.receive_json_from())["recovered"] is True
+        for client, missed in ((low, 2), (high, 4)):
+            told = await client.receive_json_from()
+            assert (told["recovered"], told["missed"], told["top"] - told["offset"]) == (True, missed, 4)
         assert await levels(low, 2) == [1, 0]
         assert await levels(high, 4) == [2, 1, 3, 0]
         await consumers.broadcast("room", "said", {"level": 2})

@@ -393,7 +393,8 @@ class TestTheHistoryOfTheGroup:
             async with enter("group", "Bob", app=after) as bob:
                 assert await past(bob) == ["three", "two", "one"]
             async with enter("group", "Ada", f"&recover={joined['epoch']}:1", app=after) as ada:
-                assert await notice(ada, "joined") == {**joined, "offset": 1, "recovered": True}
+                told = {"recovered": True, "missed": 2, "top": 3}
+                assert await notice(ada, "joined") == {**joined, "offset": 1, **told}
                 for offset, text in ((2, "two"), (3, "three")):
                     frame = await ada.assert_event("said")
                     assert (frame["offset"], frame["data"]["text"]) == (offset, text)

@@ -154,7 +154,8 @@ def _joined(message: dict[str, Any]) -> list[Piece]:
     place = f"{visible(str(message.get('epoch')))}:{visible(str(message.get('offset')))}"
     told = {True: ", recovering what was missed", False: ", what was missed cannot be recovered"}
     text = f"joined {visible(str(message.get('group')))} at {place}"
-    return [("notice", text + (told[recovered] if isinstance(recovered := message.get("recovered"), bool) else ""))]
+    text += told[recovered] if isinstance(recovered := message.get("recovered"), bool) else ""
+    return [("notice", text + (f": {missed}" if isinstance(missed := message.get("missed"), int) else ""))]
 
 
 def _gap(message: dict[str, Any]) -> list[Piece]:
