@@ -63,11 +63,15 @@ def close_for(
     user: Any = None,
     channel: str | None = None,
     group: str | None = None,
+    exclude: str | None = None,
     code: int = CloseCode.REPLACED,
     reason: str = "disconnected",
 ) -> Addressed | None:
-    """The close of all sockets of a user, of one channel, or of a group. Raises as :func:`event_for` does."""
-    packet = Packet("close", encode_json([check_close_code(code), close_reason(reason)]))
+    """The close of all sockets of a user, of one channel, or of a group, but for the channel ``exclude``.
+
+    Raises as :func:`event_for` does.
+    """
+    packet = Packet("close", encode_json([check_close_code(code), close_reason(reason)]), exclude=exclude)
     return _addressed(packet, user=user, channel=channel, group=group)
 
 

@@ -91,14 +91,18 @@ class Outreach(ABC):
         user: Any = None,
         channel: str | None = None,
         group: str | None = None,
+        exclude: str | None = None,
         code: int = CloseCode.REPLACED,
         reason: str = "disconnected",
     ) -> None:
         """Close all sockets of a user, one by its channel, or all of a group. Returns before they are closed.
 
+        ``exclude`` is a channel name that is left out, such as a consumer's own: a user's other devices, for instance.
+
         Raises as :meth:`send` does.
         """
-        await self._publish(close_for(user=user, channel=channel, group=group, code=code, reason=reason))
+        addressed = close_for(user=user, channel=channel, group=group, exclude=exclude, code=code, reason=reason)
+        await self._publish(addressed)
 
     async def revoke(self, token_id: str) -> None:
         """Close all sockets whose credential has this ``token_id``, with 4401. Returns before they are closed.

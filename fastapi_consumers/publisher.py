@@ -154,11 +154,13 @@ class Publisher:
         user: Any = None,
         channel: str | None = None,
         group: str | None = None,
+        exclude: str | None = None,
         code: int = CloseCode.REPLACED,
         reason: str = "disconnected",
     ) -> None:
         """Close all sockets of a user, one by its channel, or all of a group. As ``Consumers.disconnect``."""
-        await self.publish(close_for(user=user, channel=channel, group=group, code=code, reason=reason))
+        addressed = close_for(user=user, channel=channel, group=group, exclude=exclude, code=code, reason=reason)
+        await self.publish(addressed)
 
     async def revoke(self, token_id: str) -> None:
         """Close all sockets whose credential has this ``token_id``, with 4401. As ``Consumers.revoke``."""

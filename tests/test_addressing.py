@@ -26,6 +26,8 @@ def test_groups_users_and_channels_have_topics_of_their_own():
     assert event_for("said", 1, user="a") == Addressed("user:a", event)
     assert event_for("said", 1, channel="p!1") == Addressed("process:p", event._replace(only="p!1"))
     assert close_for(group="a", code=4000, reason="x") == Addressed("group:a", Packet("close", b'[4000,"x"]'))
+    everywhere_else = Addressed("user:a", Packet("close", b'[4409,"replaced"]', exclude="p!1"))
+    assert close_for(user="a", exclude="p!1", reason="replaced") == everywhere_else
     assert message_for_group("a", {"type": "t"}) == Addressed("group:a", Packet("message", b'{"type":"t"}'))
 
 

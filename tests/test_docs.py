@@ -160,13 +160,69 @@ def test_what_newcomers_read_has_snippets() -> None:
     assert [folder.name for folder in TUTORIALS] == ["tutorial"]
 
 
-def test_both_readmes_give_the_same_commands() -> None:
-    english, chinese = (
-        [fence["body"] for fence in FENCE.finditer((ROOT / name).read_text(encoding="utf-8")) if fence["info"] == "sh"]
-        for name in ("README.md", "README.zh-CN.md")
-    )
-    assert len(english) == 4
-    assert english == chinese
+def shown(page: Path) -> list[tuple[str, str | None, str]]:
+    """The blocks of code: their language, the file or mark above, the text."""
+    text = page.read_text(encoding="utf-8")
+    blocks = []
+    for match in FENCE.finditer(text):
+        mark = MARK.search(text[: match.start()])
+        blocks.append((match["info"], mark and (mark["file"] or mark["comment"]), match["body"]))
+    return blocks
+
+
+def prose_of(page: Path) -> str:
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def levels(page: Path) -> list[int]:
+    return [len(marks) for marks in re.findall(r"^(#{1,6}) ", prose_of(page), re.M)]
+
+
+def names(page: Path) -> set[str]:
+    """What stands in backticks."""
+    return {" ".join(name.split()) for name in re.findall(r"`([^`]+)`", prose_of(page))}
+
+
+def targets(page: Path) -> set[str]:
+    """What a page links to, with originals in place of translations. Headings count where they are not translated."""
+    found = set()
+    for match in LINK.finditer(re.sub(r"`[^`]*`", "", prose_of(page))):
+        target = match["inline"] or match["reference"] or match["html"]
+        if re.match(r"[a-z][a-z+.-]*:", target):
+            found.add(target)
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        original = TRANSLATIONS.get(file, file)
+        if original != TRANSLATIONS.get(page, page):  # the way to the other language
+            found.add(f"{original.relative_to(ROOT)}#{'' if original in TRANSLATIONS.values() else anchor}")
+    return found
+
+
+def test_the_way_in_is_translated() -> None:
+    assert set(TRANSLATIONS.values()) == {
+        ROOT / "README.md", ROOT / "docs/index.md", *(ROOT / "docs/tutorial").glob("*.md")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("page", TRANSLATIONS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_translation_keeps_up_with_its_original(page: Path) -> None:
+    original = TRANSLATIONS[page]
+    mend = f"bring {page.relative_to(ROOT)} up to date with {original.relative_to(ROOT)}"
+    assert levels(page) == levels(original), f"{mend}: it has other headings"
+    assert len(shown(page)) == len(shown(original)), f"{mend}: it has other blocks of code"
+    for mine, its in zip(shown(page), shown(original), strict=True):
+        assert mine == its, f"{mend}: this block is another"
+    assert names(page) == names(original), f"{mend}: it names other things in backticks"
+    assert targets(page) == targets(original), f"{mend}: it links to other pages"
+
+
+@pytest.mark.parametrize("page", TRANSLATIONS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_translation_and_its_original_link_to_each_other_below_their_titles(page: Path) -> None:
+    original = TRANSLATIONS[page]
+    for here, there, language in [(page, original, "English"), (original, page, "简体中文")]:
+        link = Path(os.path.relpath(there, here.parent)).as_posix()
+        assert here.read_text(encoding="utf-8").splitlines()[2] == f"[{language}]({link})"
 
 
 def anchors_of(page: Path) -> set[str]:

@@ -147,7 +147,7 @@ def joined() -> Schema:
         "epoch": {"type": "string", "description": "Names this life of the group's history."},
         "offset": {"type": "integer", "minimum": 0, "description": "Just before the first event that follows."},
         "recovered": {"type": "boolean", "description": "There if it was asked for: whether nothing is missing."},
-        "missed": {"type": "integer", "minimum": 0, "description": "There if it was recovered: how many events follow."},
+        "missed": {"type": "integer", "minimum": 0, "description": "There if it was recovered: how many follow."},
         "top": {"type": "integer", "minimum": 0, "description": "There if it was recovered: up to where these go."},
     }
     return record(properties, ["type", "group", "epoch", "offset"])
