@@ -46,6 +46,7 @@ class Action:
 
     @property
     def concurrent(self) -> bool:
+        """Whether it runs beside the connection's other actions."""
         return self.mark.concurrent
 
     @property
@@ -55,10 +56,12 @@ class Action:
 
     @property
     def deprecated(self) -> bool:
+        """Whether its documentation says so, and each use is logged."""
         return self.mark.deprecated
 
     @property
     def enabled(self) -> bool:
+        """Whether it may be called at all."""
         return self.mark.enabled
 
     @property

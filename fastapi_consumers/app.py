@@ -115,6 +115,11 @@ def add_consumers(
             only if you have not connected it.
         broker_timeout: seconds that publishing, joining a group and connecting at startup may take at the broker. A
             ``transport`` of your own has its own.
+        authentication_classes: who clients are, for consumers whose classes do not say how to know; so with the other
+            policies.
+        permission_classes: what they may do.
+        throttle_classes: how often they may call actions.
+        connection_throttle_classes: how often they may connect.
         history_url: where groups with ``history`` keep it, if not at ``url``: ``redis://…``,
             ``sqlite+aiosqlite:///chat.db``, ``postgresql://…``, or a ``HistoryStore`` of your own.
         pagination_class: how consumers page that do not say otherwise: a class, or an instance with other settings.
@@ -154,9 +159,9 @@ def add_consumers(
             :func:`~fastapi_consumers.facts.facts_of`; some observers switch it on too.
         access_log: log a line for each connection when it has ended, to ``fastapi_consumers.access`` at level INFO;
             ``"actions"``: one for each action too.
-        drain_timeout: seconds that the process takes at the most, once it is told to stop, to close its sockets: one
-            after another where others may take them over, each when what it asked for has been answered. 0: the server
-            closes all of them at once.
+        drain_timeout: seconds that the process takes at the most, once it is told to stop, to close its sockets; 5 by
+            default. One after another where others may take them over, each when what it asked for has been answered.
+            0: the server closes all of them at once.
         asyncapi: where the AsyncAPI document and its page are, and what they say; ``False`` for neither. By default
             ``/asyncapi.json`` and ``/asyncapi``, unless FastAPI's own document is off (``openapi_url=None``).
         limits: the fields of :class:`~fastapi_consumers.options.Limits`, such as ``max_message_size=4096``.

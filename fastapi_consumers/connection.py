@@ -341,6 +341,7 @@ class Connection:
         self.inbox.begin()
 
     def end(self) -> None:
+        """Nothing of the consumer runs any more: nothing is read from now on, and nothing interrupts."""
         self._working = False
         self.inbox.end()
 

@@ -38,16 +38,20 @@ class Limits:
 
     #: Largest message from a client, in bytes; a larger one closes with 1009.
     max_message_size: int = 64 * 1024
-    #: Requests that may wait while an action runs, and how long a full inbox may stay so, in seconds (then 4429).
+    #: Requests that may wait while an action runs.
     max_inbox: int = 128
+    #: Seconds that a full inbox may stay so; then the socket closes with 4429.
     inbox_timeout: float = 10.0
-    #: Messages and bytes that may wait to be written to a slow client, and what happens to more: ``disconnect`` closes
-    #: with 1013, ``drop_oldest``, ``drop_newest`` and ``coalesce`` drop events and never replies.
+    #: What happens when more waits for a slow client than ``max_outbox`` and ``max_outbox_bytes`` allow: ``disconnect``
+    #: closes with 1013, ``drop_oldest``, ``drop_newest`` and ``coalesce`` drop events and never replies.
     overflow: Overflow = "disconnect"
+    #: Messages that may wait to be written to a slow client.
     max_outbox: int = 256
+    #: Bytes that may.
     max_outbox_bytes: int = 1024 * 1024
-    #: Events and bytes that a client may recover in one group when it comes back; with more it starts anew.
+    #: Events that a client may recover in one group when it comes back; with more it starts anew.
     max_recovery: int = 1000
+    #: The same in bytes.
     max_recovery_bytes: int = 4 * 1024 * 1024
     #: Seconds that one message may take to be written; only under ``disconnect``.
     write_timeout: float = 10.0
@@ -69,8 +73,9 @@ class Limits:
     max_groups: int = 128
     #: Connections per group; ``None`` for no limit.
     max_connections: int | None = None
-    #: Connections of one user, and of one address, in this process; ``None`` for no limit.
+    #: Connections of one user in this process; ``None`` for no limit.
     max_connections_per_user: int | None = None
+    #: Connections of one address in this process; ``None`` for no limit.
     max_connections_per_address: int | None = None
     #: Seconds after which a process that died has given back its seats in groups with ``max_connections``.
     lease_timeout: float = 60.0

@@ -23,21 +23,37 @@ MAX_CLOSE_REASON_BYTES = 123
 class CloseCode(IntEnum):
     """The codes that the framework closes sockets with. 4000 to 4999 are its own (RFC 6455, section 7.4.2)."""
 
+    #: All is said.
     NORMAL = 1000
+    #: The task that served the socket was cancelled. A browser says it when its page is left.
     GOING_AWAY = 1001
+    #: A binary frame where text is expected, or the other way round.
     UNSUPPORTED_DATA = 1003
+    #: Nobody said goodbye. It is never sent: a side that has lost the other finds it.
     ABNORMAL = 1006
+    #: Text that is not UTF-8. Servers close with it by themselves.
     INVALID_PAYLOAD = 1007
+    #: Refused by a rule that has no code of its own.
     POLICY_VIOLATION = 1008
+    #: A message of more than ``max_message_size`` bytes.
     MESSAGE_TOO_BIG = 1009
+    #: The server failed; its log says how.
     INTERNAL_ERROR = 1011
+    #: The server stops. Come back, to another or to the next.
     SERVICE_RESTART = 1012
+    #: Too much for now: a client that does not keep up, a group or a process that is full, a broker that is away.
     TRY_AGAIN_LATER = 1013
+    #: Too many frames in a row that are no requests.
     BAD_FRAMES = 4400
+    #: No credential, a wrong one, or one that has ended.
     NOT_AUTHENTICATED = 4401
+    #: The client may not do this.
     FORBIDDEN = 4403
+    #: The client, or an action, took too long.
     TIMEOUT = 4408
+    #: The application closed it, as ``consumers.disconnect`` does.
     REPLACED = 4409
+    #: The client sends more than it may.
     TOO_MANY_REQUESTS = 4429
 
 

@@ -44,6 +44,7 @@ class AsyncAPI:
 
     @property
     def yaml_url(self) -> str | None:
+        """Where the document is as YAML."""
         return None if self.url is None else self.url.removesuffix(".json") + ".yaml"
 
 

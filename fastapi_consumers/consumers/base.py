@@ -75,14 +75,25 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
 
     #: Groups, or templates of them with path parameters, that the consumer joins before it is accepted.
     groups: ClassVar[Sequence[str]] = ()
+    #: Who the client is: classes derived from ``BaseAuthentication``, or instances, asked in order.
     authentication_classes: ClassVar[Sequence[Any]]
+    #: What the client may do, asked before the socket is accepted and before each action: classes derived from
+    #: ``BasePermission``, instances, expressions of ``&``, ``|`` and ``~``, functions, ``True`` and ``False``.
     permission_classes: ClassVar[Sequence[Any]]
+    #: How often it may call actions: rates such as ``"20/second; 600/minute"``, or classes derived from
+    #: ``BaseThrottle``.
     throttle_classes: ClassVar[Sequence[Any]]
+    #: How often it may connect, in the same way.
     connection_throttle_classes: ClassVar[Sequence[Any]]
+    #: ``Depends(…)``, solved when the client connects, and closed when everything of the connection has ended.
     dependencies: ClassVar[Sequence[Any]]
+    #: Exception class to ``async def handler(consumer, exc) -> ConsumerError | None``.
     exception_handlers: ClassVar[Mapping[type[Exception], Callable[..., Any]]]
+    #: Origins whose pages may connect, such as ``https://*.example.com``; by default those of the same host.
     allowed_origins: ClassVar[Sequence[str]]
+    #: Accept refused sockets, tell them why, and close, so that a browser can show the reason.
     accept_refused: ClassVar[bool]
+    # The fields of `Limits`, where each is described.
     max_message_size: ClassVar[int]
     max_inbox: ClassVar[int]
     inbox_timeout: ClassVar[float]

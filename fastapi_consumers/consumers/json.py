@@ -45,8 +45,9 @@ class JSONConsumer(Consumer, abstract=True):
     _is_framework_class = True
     _has_actions = True
 
-    #: The shape of what comes in and of what goes out; the native envelopes by default.
+    #: The shape of what comes in; by default the native envelope.
     request_serializer_class: ClassVar[type[BaseModel] | None]
+    #: The shape of what goes out; by default the native envelopes.
     response_serializer_class: ClassVar[type[ResponseSerializer] | None]
     #: The events that it sends: classes marked with ``@event_model``, or a dict of event name to type. They are checked
     #: when they are sent, and documented.

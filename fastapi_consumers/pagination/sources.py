@@ -10,19 +10,26 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 
 class Entry(Protocol):
-    """One event of a stream. ``offset`` is its place: unique within an epoch, and rising."""
+    """One event of a stream."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Its place: unique within an epoch, and rising."""
+        ...
 
 
 class Stretch(Protocol):
-    """Some events of a stream. ``epoch`` names the life of the stream that the offsets belong to."""
+    """Some events of a stream."""
 
     @property
-    def epoch(self) -> str: ...
+    def epoch(self) -> str:
+        """Names the life of the stream that the offsets belong to."""
+        ...
+
     @property
-    def events(self) -> Sequence[Entry]: ...
+    def events(self) -> Sequence[Entry]:
+        """In the order that was asked for."""
+        ...
 
 
 @runtime_checkable

@@ -55,7 +55,10 @@ class FaultyTransport(Transport):
     Args:
         inner: what carries the packets. Without faults, everything is as it does it.
         seed: of the faults at random.
-        drop, duplicate, delay, reorder: how likely each is for a packet that arrives.
+        drop: how likely a packet that arrives gets lost.
+        duplicate: how likely it comes twice.
+        delay: how likely it is held back until :meth:`release`.
+        reorder: how likely it changes places with the one that follows.
         refuse: how likely a publish is refused.
     """
 

@@ -256,19 +256,23 @@ class RedisTransport(BrokerTransport[Gap]):
     # What links tell
 
     def link_lost(self, error: Exception) -> None:
+        """A connection on which topics are received is lost, and is being made anew."""
         self.lost_connections += 1
         self._needs_watch.set()
         self._note_trouble_or_its_end()
 
     def link_failed(self) -> None:
+        """It could not be made, and is tried again."""
         self._needs_watch.set()
         self._note_trouble_or_its_end()
 
     def link_found(self, *, is_another: bool) -> None:
+        """Everything is subscribed. ``is_another``: over a connection in place of one that was lost."""
         self.reconnects += is_another
         self._note_trouble_or_its_end()
 
     def displaced(self, subscription: Subscription) -> None:
+        """A node does not serve this topic, or not any more."""
         self._needs_watch.set()
         self._note_trouble_or_its_end()
 
