@@ -4,17 +4,16 @@ https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
 import importlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..authentication import TokenKeys
 from ..plan import Plan
 from ..routing import RoutedConsumer, routed_consumers
 from ..runtime import Consumers
 from .channels import Channel, key_of
 from .envelopes import SHARED
 from .schemas import Schema, Schemas
+from .security import SecuritySchemes, with_absolute_urls
 from .settings import AsyncAPI
 
 SPECIFICATION = "3.0.0"
@@ -27,12 +26,18 @@ def asyncapi_document(app: Any, settings: AsyncAPI | None = None) -> dict[str, A
         app: FastAPI or Starlette, with ``add_consumers`` or with included routers that have consumers.
         settings: in place of those that ``add_consumers`` was given.
 
-    There are ``servers`` in it only if the settings name some. Raises ``ImproperlyConfigured`` for a class whose
-    annotations do not resolve.
+    There are ``servers`` in it only if the settings name some. A relative URL, such as FastAPI's ``tokenUrl``, is
+    resolved against the first of them. Without any, what needs it is described as a bearer token. Raises
+    ``ImproperlyConfigured`` for a class whose annotations do not resolve.
     """
     settings = settings if settings is not None else _settings_of(app)
+    return with_absolute_urls(make_document(app, settings), next(iter((settings.servers or {}).values()), None))
+
+
+def make_document(app: Any, settings: AsyncAPI) -> dict[str, Any]:
+    """The same, but for relative URLs."""
     channels: dict[str, Channel] = {}
-    schemes = _SecuritySchemes()
+    schemes = SecuritySchemes()
     for route in routes_of(app):
         plan = _plan(route)
         key = key_of(route.name or route.consumer_class.__name__, channels)
@@ -112,24 +117,3 @@ def _info(app: Any, settings: AsyncAPI) -> Schema:
     if settings.tags:
         info["tags"] = [dict(tag) for tag in settings.tags]
     return info
-
-
-class _SecuritySchemes:
-    """The schemes of all classes. Two that differ never share a name."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Schema] = {}
-
-    def add(self, plan: Plan) -> list[str]:
-        """The names of a class's own, in the order in which it asks them."""
-        keys: TokenKeys = plan.token_keys
-        names: list[str] = []
-        for authentication in plan.authentications:
-            for given, scheme in authentication.get_security_schemes(keys).items():
-                name, number = re.sub(r"[^\w.-]", "_", given, flags=re.ASCII), 1
-                while self.found.setdefault(name, dict(scheme)) != scheme:
-                    number += 1
-                    name = f"{given}_{number}"
-                if name not in names:
-                    names.append(name)
-        return names

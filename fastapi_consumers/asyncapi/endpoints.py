@@ -17,7 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..runtime import Consumers
-from .document import as_yaml, asyncapi_document, routes_of
+from .document import as_yaml, make_document, routes_of
+from .security import with_absolute_urls
 from .settings import AsyncAPI
 
 #: The files of the pages, and what they are.
@@ -63,11 +64,11 @@ class Document:
         self._document: dict[str, Any] = {}
 
     def get(self) -> dict[str, Any]:
-        """Nobody may change it."""
+        """Nobody may change it. Relative URLs are as they are."""
         # What is registered on a class later makes another `_meta`.
         found = [(route, route.consumer_class._meta) for route in routes_of(self._app)]
         if found != self._known:
-            self._document = asyncapi_document(self._app, self._settings)
+            self._document = make_document(self._app, self._settings)
             self._known = found
         return self._document
 
@@ -75,7 +76,7 @@ class Document:
         """With the server that was asked, if the settings name none."""
         document = self.get()
         if "servers" in document:
-            return document
+            return with_absolute_urls(document, next(iter(document["servers"].values())))
         server = {
             "host": request.url.netloc,
             "protocol": "wss" if request.url.scheme == "https" else "ws",
@@ -84,7 +85,7 @@ class Document:
         if root_path := request.scope.get("root_path"):
             server["pathname"] = root_path
         head = {key: document[key] for key in ("asyncapi", "info", "defaultContentType")}
-        return {**head, "servers": {"this": server}, **document}
+        return with_absolute_urls({**head, "servers": {"this": server}, **document}, server)
 
     async def as_json(self, request: Request) -> Response:
         return _text(json.dumps(self._for(request), ensure_ascii=False), "application/json")

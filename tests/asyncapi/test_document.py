@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from fastapi_consumers import Consumer, GroupConsumer, JSONConsumer, action, add_consumers, add_routes, path
 from fastapi_consumers.asyncapi import AsyncAPI, asyncapi_document
+from fastapi_consumers.asyncapi.security import with_absolute_urls
 from fastapi_consumers.authentication import BaseAuthentication
 from fastapi_consumers.serializers import ResponseSerializer
 from fastapi_consumers.testing import WebsocketCommunicator
@@ -311,8 +312,34 @@ def test_security_schemes_come_from_the_authentication_classes(document: Any) ->
     assert told["query.token"] == {"type": "httpApiKey", "in": "query", "name": "token"}
     assert told["header.X-API-Key"] == {"type": "httpApiKey", "in": "header", "name": "X-API-Key"}
     assert told["APIKeyQuery"] == {"type": "httpApiKey", "in": "query", "name": "key"}
-    flow = schemes["OAuth2PasswordBearer"]["flows"]["password"]
-    assert (flow["tokenUrl"], flow["availableScopes"]) == ("/token", {"chat": "Talk."})
+    flow = oauth2(asyncapi_document(app, SERVERS))["flows"]["password"]
+    assert flow == {"tokenUrl": "https://example.com/token", "availableScopes": {"chat": "Talk."}}
+
+
+def oauth2(document: Any) -> Any:
+    return document["components"]["securitySchemes"]["OAuth2PasswordBearer"]
+
+
+SERVERS = AsyncAPI(servers={"production": {"host": "example.com", "protocol": "wss", "pathname": "/api"}})
+
+
+def test_a_token_url_is_absolute_where_the_server_is_known(document: Any) -> None:
+    """AsyncAPI wants it absolute; FastAPI's is most often relative."""
+    assert mistakes(asyncapi_document(app, SERVERS)) == []
+    assert oauth2(document) == {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of oauth2, from `/token` on this server.",
+    }
+    staged = AsyncAPI(servers={"any": {"host": "{stage}.example.com", "protocol": "wss"}})
+    assert oauth2(asyncapi_document(app, staged))["type"] == "http"
+    flows = {"password": {"tokenUrl": "token"}, "implicit": {"authorizationUrl": "https://id.example.com/"}}
+    relative = {"components": {"securitySchemes": {"a": {"type": "oauth2", "flows": flows}}}}
+    server = {"host": "localhost:8000", "protocol": "ws", "pathname": "/api"}
+    resolved = with_absolute_urls(relative, server)["components"]["securitySchemes"]["a"]["flows"]
+    assert resolved["password"]["tokenUrl"] == "http://localhost:8000/api/token"
+    assert resolved["implicit"] == flows["implicit"]
+    assert flows["password"] == {"tokenUrl": "token"}
 
 
 def test_schemes_that_differ_do_not_share_a_name() -> None:

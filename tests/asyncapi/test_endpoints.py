@@ -90,8 +90,8 @@ async def test_it_is_made_once_and_anew_when_something_is_registered(monkeypatch
         pass
 
     times: list[Any] = []
-    make = endpoints.asyncapi_document
-    monkeypatch.setattr(endpoints, "asyncapi_document", lambda *given: times.append(given) or make(*given))
+    make = endpoints.make_document
+    monkeypatch.setattr(endpoints, "make_document", lambda *given: times.append(given) or make(*given))
     app = FastAPI()
     add_consumers(app, [path("/later", Later)])
     assert times == []
