@@ -12,7 +12,7 @@ from pydantic.errors import PydanticUndefinedAnnotation
 from starlette.concurrency import iterate_in_threadpool
 
 from .dependencies import Dependencies
-from .exceptions import Problem
+from .exceptions import ConsumerError, Problem
 from .marks import ActionMark
 from .payloads import ANYTHING, MISSING, Payload, Returns, payload_of, returns_of, typed_dict
 from .signatures import INJECTED, Unresolved, innermost, line_of, sort_parameters
@@ -63,6 +63,11 @@ class Action:
     def enabled(self) -> bool:
         """Whether it may be called at all."""
         return self.mark.enabled
+
+    @property
+    def errors(self) -> tuple[type[ConsumerError], ...]:
+        """The errors that it is said to answer with of its own accord."""
+        return self.mark.errors
 
     @property
     def plain(self) -> bool:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast, overload
 from zoneinfo import ZoneInfo
 
-from .exceptions import Problem
+from .exceptions import ConsumerError, Problem
 from .timings import BadTiming, Cron, Every, Timing
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,6 +33,7 @@ class ActionMark:
     timeout: float | None = None
     deprecated: bool = False
     enabled: bool = True
+    errors: tuple[type[ConsumerError], ...] = ()
     #: What is wrong with the options themselves; reported with the other mistakes of the class.
     mistakes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -51,6 +52,7 @@ def action(
     timeout: float | timedelta | None = None,
     deprecated: bool = False,
     enabled: bool = True,
+    errors: Sequence[type[ConsumerError]] = (),
 ) -> Callable[[F], F]: ...
 def action(
     name: Any = None,
@@ -63,6 +65,7 @@ def action(
     timeout: float | timedelta | None = None,
     deprecated: bool = False,
     enabled: bool = True,
+    errors: Sequence[type[ConsumerError]] = (),
 ) -> Any:
     """Mark a method as one that clients may call.
 
@@ -75,6 +78,8 @@ def action(
         timeout: seconds after which the action is cancelled and answered with the error ``timeout``.
         deprecated: say so in the schema, and log each use.
         enabled: ``False`` refuses it with ``action_disabled`` (``action_deprecated`` if it is deprecated too).
+        errors: classes of the errors that it answers with of its own accord, such as ``[NotFound]``, for the
+            documentation; each has a ``default_code``. What the framework may answer is there without being named.
 
     Payload parameters are validated by pydantic from their annotations; parameters that FastAPI would inject
     (``Depends``, ``Header``, ``Query``, ``Path``, ``Cookie``, ``WebSocket``) are injected.
@@ -82,7 +87,7 @@ def action(
     if callable(name):
         return action()(name)
     mark = make_mark(
-        name, permission_classes, throttle_classes, pagination_class, concurrent, timeout, deprecated, enabled
+        name, permission_classes, throttle_classes, pagination_class, concurrent, timeout, deprecated, enabled, errors
     )
 
     def decorate(function: Any) -> Any:
@@ -100,6 +105,7 @@ def make_mark(
     timeout: Any,
     deprecated: bool,
     enabled: bool,
+    errors: Sequence[Any],
 ) -> ActionMark:
     """The mark for these options, mistakes included: they are the metaclass's to report."""
     mistakes: list[str] = []
@@ -117,6 +123,7 @@ def make_mark(
             mistakes.append(f"{option}={value!r}, where a list is expected")
             value = ()
         lists.append(tuple(value))
+    error_classes = _error_classes(errors, mistakes)
     for option, flag in (("concurrent", concurrent), ("deprecated", deprecated), ("enabled", enabled)):
         if not isinstance(cast(object, flag), bool):
             mistakes.append(f"{option}={flag!r}, where True or False is expected")
@@ -129,8 +136,26 @@ def make_mark(
         timeout=None if seconds is None else float(seconds),
         deprecated=bool(deprecated),
         enabled=bool(enabled),
+        errors=error_classes,
         mistakes=tuple(mistakes),
     )
+
+
+def _error_classes(errors: Any, mistakes: list[str]) -> tuple[type[ConsumerError], ...]:
+    """The classes, if clients can tell them apart by their codes."""
+    if isinstance(errors, str | bytes) or not isinstance(errors, Sequence):
+        mistakes.append(f"errors={errors!r:.200}, where a list of classes derived from ConsumerError is expected")
+        return ()
+    found: dict[str, type[ConsumerError]] = {}
+    for error in errors:
+        if not (isinstance(error, type) and issubclass(error, ConsumerError)):
+            mistakes.append(f"errors with {error!r:.200}, where a class derived from ConsumerError is expected")
+        elif not error.default_code or error.default_code == ConsumerError.default_code:
+            mistakes.append(f"errors with {error.__name__}, where a class with a default_code of its own is expected")
+        elif found.setdefault(error.default_code, error) is not error:
+            names = f"{found[error.default_code].__name__} and {error.__name__}"
+            mistakes.append(f"errors with {names}, both {error.default_code!r}, where each code is expected once")
+    return tuple(found.values())
 
 
 @overload

@@ -215,6 +215,8 @@ class ConsumerOptions:
             name_of(policy)
             for policy in (*self.action_permissions.get(action.name, ()), *self.action_throttles.get(action.name, ()))
         ]
+        if action.errors:
+            flags.append(f"errors {' '.join(error.default_code for error in action.errors)}")
         extra = f" [{', '.join(flags + policies)}]" if flags or policies else ""
         return f"{action.name} -> {action.owner}.{action.method}(), line {action.line}{extra}"
 

@@ -14,10 +14,13 @@ from pydantic import BaseModel
 
 from fastapi_consumers import (
     Consumer,
+    ConsumerError,
     CursorPagination,
     GroupConsumer,
     ImproperlyConfigured,
+    InvalidPage,
     JSONConsumer,
+    NotFound,
     PersonConsumer,
     RelayConsumer,
     action,
@@ -453,6 +456,10 @@ def test_attributes_of_ones_own_are_no_misspelt_options(attributes: dict[str, An
     with_attribute(**attributes)()
 
 
+class NoSuchPage(InvalidPage):
+    """Another one of the same code."""
+
+
 BAD_ACTION_OPTIONS: list[dict[str, Any]] = [
     {"timeout": 0},
     {"timeout": -1},
@@ -464,6 +471,13 @@ BAD_ACTION_OPTIONS: list[dict[str, Any]] = [
     {"deprecated": 1},
     {"permission_classes": IsAuthenticated},
     {"throttle_classes": "2/minute"},
+    {"errors": NotFound},
+    {"errors": "not_found"},
+    {"errors": [404]},
+    {"errors": [ValueError]},
+    {"errors": [NotFound()]},
+    {"errors": [ConsumerError]},
+    {"errors": [InvalidPage, NoSuchPage]},
 ]
 
 
@@ -492,6 +506,20 @@ def test_policies_of_an_action_are_checked(options: dict[str, Any], code: str) -
     async def say(self: Any) -> None: ...
 
     assert mistakes_of(with_method(action(**options)(say))) == [code]
+
+
+def test_the_errors_of_an_action_are_kept_for_functions_too() -> None:
+    class Room(JSONConsumer):
+        @action(errors=[NotFound, InvalidPage])
+        async def say(self) -> None: ...
+
+    @Room.action("shout", errors=(NotFound,))
+    async def shout(consumer: Any) -> None: ...
+
+    assert Room._meta.actions["say"].errors == (NotFound, InvalidPage)
+    assert Room._meta.actions["shout"].errors == (NotFound,)
+    with pytest.raises(ImproperlyConfigured, match="errors with 5"):
+        Room.action("whisper", errors=[5])(shout)  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("base", [Consumer, RelayConsumer])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import Depends
 
-from fastapi_consumers import GroupConsumer, action, event
+from fastapi_consumers import ConsumerError, GroupConsumer, NotFound, action, event
 from fastapi_consumers.options import LIMIT_NAMES, Limits, limit_mistake
 from fastapi_consumers.permissions import IsAuthenticated
 from fastapi_consumers.serializers import FlatRequest, ResponseSerializer
@@ -15,6 +15,10 @@ from fastapi_consumers.serializers import FlatRequest, ResponseSerializer
 
 class Answer(ResponseSerializer):
     status: str
+
+
+class TooDear(ConsumerError):
+    default_code = "too_dear"
 
 
 async def greet(consumer: Any, group: str) -> None: ...
@@ -38,7 +42,7 @@ class Room(GroupConsumer):
     @action("say", permission_classes=[IsAuthenticated], concurrent=True, timeout=5)
     async def speak(self, text: str) -> None: ...
 
-    @action(deprecated=True, enabled=False)
+    @action(deprecated=True, enabled=False, errors=[NotFound, TooDear])
     def blocking(self) -> None: ...
 
     @action
@@ -62,7 +66,7 @@ Room (tests.test_options, line N)
                         all
   actions:              ping -> Room.ping(), line N
                         say -> Room.speak(), line N [concurrent, timeout 5.0 s, IsAuthenticated]
-                        blocking -> Room.blocking(), line N [thread, deprecated, disabled]
+                        blocking -> Room.blocking(), line N [thread, deprecated, disabled, errors not_found too_dear]
                         tail -> Room.tail(), line N [streams]
   events:               chat.message -> heard()
   on join:              greet

@@ -16,6 +16,7 @@ from ..exceptions import (
     BrokerUnavailable,
     Cancelled,
     ConsumerError,
+    HistoryUnavailable,
     HTTPError,
     InternalError,
     InvalidData,
@@ -197,7 +198,7 @@ class Channel:
         if action.stream:
             replies.insert(0, self._answer(name, "partial", returned))
         errors = self._errors(action_plan)
-        body = envelopes.error_body(errors, status=HTTPError in errors)
+        body = envelopes.error_body(errors)
         replies.append(self._answer(name, "error", body))
         more: Schema = {"title": name, **text}
         if tags := self._tags(action):
@@ -233,20 +234,27 @@ class Channel:
     def _errors(self, action_plan: ActionPlan) -> list[type[ConsumerError]]:
         action, plan = action_plan.action, self._plan
         switched_off = ActionDeprecated if action.deprecated else ActionDisabled
+        built_in = action.name if self._is_built_in(action.name) else None
         possible: dict[type[ConsumerError], Any] = {
             InvalidData: action.payload.kind != "none",
             NotAuthenticated: action_plan.permissions or plan.waits_for_message,
             PermissionDenied: action_plan.permissions,
             Throttled: plan.throttles or action_plan.throttles,
-            NotFound: self._is_built_in(action.name) and action.name in ("cancel", "history"),
+            NotFound: built_in in ("cancel", "history"),
             switched_off: not action.enabled,
             ActionTimeout: action.timeout is not None,
-            Cancelled: plan.has_cancel and not self._is_built_in(action.name),
+            Cancelled: plan.has_cancel and built_in is None,
             HTTPError: action.dependencies is not None,
-            BrokerUnavailable: self._has_groups and not self._is_built_in(action.name),
+            BrokerUnavailable: self._has_groups and built_in not in ("authenticate", "cancel"),
+            HistoryUnavailable: plan.options.history is not None and built_in in (None, "history"),
             InternalError: True,
         }
-        return [error for error, may_be in possible.items() if may_be]
+        # What the action says itself goes before what the framework has of the same code.
+        said = {error.default_code: error for error in action.errors}
+        return [
+            *said.values(),
+            *(error for error, may_be in possible.items() if may_be and error.default_code not in said),
+        ]
 
     # -- what the server sends by itself ---------------------------------------------------------------------------
 

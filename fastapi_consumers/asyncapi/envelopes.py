@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..exceptions import ConsumerError
+from ..exceptions import ConsumerError, HTTPError, Throttled
 from .schemas import Schema
 
 #: What all messages share, by its name under ``components``; the prefix keeps it apart from the application's models.
@@ -90,9 +90,9 @@ def _alias(serializer: type[BaseModel], field: str, kind: str) -> str:
     return alias if isinstance(alias, str) else field
 
 
-def error_body(errors: Sequence[type[ConsumerError]], *, status: bool = False) -> Schema:
+def error_body(errors: Sequence[type[ConsumerError]]) -> Schema:
     """An error: the codes of these classes with what they mean, and any other, which is the application's own."""
-    codes: list[Schema] = [{"const": error.default_code, "description": str(error.default_message)} for error in errors]
+    codes = [_code(error) for error in errors]
     properties: dict[str, Schema] = {
         "code": {
             "type": "string",
@@ -101,12 +101,22 @@ def error_body(errors: Sequence[type[ConsumerError]], *, status: bool = False) -
         },
         "message": {"type": "string", "description": "For people, in the client's language."},
         "details": {"description": "What is wrong with which part of the data, or what else the error has to say."},
+        "retryable": {"const": True, "description": "There if the same request may succeed later."},
     }
-    if any(error.default_code == "throttled" for error in errors):
+    if any(issubclass(error, Throttled) for error in errors):
         properties["retry_after"] = {"type": "number", "description": "Seconds until the next request is allowed."}
-    if status:
+    if any(issubclass(error, HTTPError) for error in errors):
         properties["status"] = {"type": "integer", "description": "The HTTP status of an `http_error`."}
     return record(properties, ["code", "message"])
+
+
+def _code(error: type[ConsumerError]) -> Schema:
+    found: Schema = {
+        "const": error.default_code,
+        "description": str(error.default_message),
+        "x-close-code": int(error.default_close_code),
+    }
+    return {**found, "x-retryable": True} if error.retryable else found
 
 
 def event(name: str | None, data: Schema, *, history: bool) -> Schema:

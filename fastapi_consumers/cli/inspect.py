@@ -104,6 +104,7 @@ def _action_as_dict(name: str, action: Action, options: ConsumerOptions) -> dict
         "timeout": action.timeout,
         "deprecated": action.deprecated,
         "enabled": action.enabled,
+        "errors": [error.default_code for error in action.errors],
         "permissions": names_of(options.action_permissions.get(name, ())),
         "throttles": names_of(options.action_throttles.get(name, ())),
         "data": schema_of(action),

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar, overload
 from pydantic import BaseModel
 
 from .. import codecs
-from ..exceptions import InvalidFrame
+from ..exceptions import ConsumerError, InvalidFrame
 from ..marks import make_mark
 from ..messages import Event
 from ..metaclass import register_action
@@ -158,6 +158,7 @@ class JSONConsumer(Consumer, abstract=True):
         timeout: float | timedelta | None = None,
         deprecated: bool = False,
         enabled: bool = True,
+        errors: Sequence[type[ConsumerError]] = (),
     ) -> Callable[[F], F]:
         """Register a function of (consumer, …) as an action, here and in all subclasses, existing ones too.
 
@@ -166,7 +167,15 @@ class JSONConsumer(Consumer, abstract=True):
         if callable(name):
             raise TypeError(f"write @{cls.__name__}.action() with parentheses; found a function as its name: {name!r}")
         mark = make_mark(
-            name, permission_classes, throttle_classes, pagination_class, concurrent, timeout, deprecated, enabled
+            name,
+            permission_classes,
+            throttle_classes,
+            pagination_class,
+            concurrent,
+            timeout,
+            deprecated,
+            enabled,
+            errors,
         )
 
         def decorate(function: F) -> F:

@@ -13,6 +13,7 @@ from fastapi_consumers import (
     ConsumerError,
     GroupConsumer,
     JSONConsumer,
+    PermissionDenied,
     RelayConsumer,
     action,
     add_consumers,
@@ -90,6 +91,17 @@ class Node(BaseModel):
     children: list["Node"] = []
 
 
+class OutOfTea(ConsumerError):
+    default_code = "out_of_tea"
+    default_message = "There is no tea left."
+    default_close_code = 4410
+    retryable = True
+
+
+class NotYours(PermissionDenied):
+    default_message = "This is somebody else's cup."
+
+
 class Room(GroupConsumer):
     """A room where everybody hears everybody.
 
@@ -136,9 +148,9 @@ class Room(GroupConsumer):
     ) -> Node:
         return Node(name=shape.kind, children=[Node(name=str(place)) for place in at])
 
-    @action
+    @action(errors=[OutOfTea, NotYours])
     async def fail(self, agent: Annotated[str, Header(alias="user-agent")] = "") -> None:
-        raise ConsumerError("out_of_tea", "There is no tea left.")
+        raise OutOfTea
 
 
 class Reply(ResponseSerializer):

@@ -235,13 +235,32 @@ def test_errors_have_the_codes_that_the_action_may_answer_with(document: Any) ->
         return {entry["const"] for entry in body["code"]["anyOf"] if "const" in entry}
 
     always = {"not_authenticated", "permission_denied", "throttled", "internal_error"}
-    own = always | {"cancelled", "broker_unavailable"}
+    own = always | {"cancelled", "broker_unavailable", "history_unavailable"}
     assert codes("say") == own | {"invalid_data"}
     assert codes("wave") == own
     assert codes("shout") == own | {"invalid_data", "action_disabled"}
     assert codes("draw") == own | {"invalid_data", "timeout"}
-    assert codes("fail") == own | {"http_error"}
+    assert codes("fail") == own | {"http_error", "out_of_tea"}
     assert codes("cancel") == always | {"invalid_data", "not_found"}
+    assert codes("presence") == always | {"invalid_data", "broker_unavailable"}
+    assert codes("history") == codes("presence") | {"not_found", "history_unavailable"}
+
+
+def test_the_errors_that_an_action_names_come_first_with_what_they_mean(document: Any) -> None:
+    error = payload(document, "room", "fail.error")["properties"]["error"]
+    codes = error["properties"]["code"]["anyOf"]
+    assert codes[:2] == [
+        {
+            "const": "out_of_tea",
+            "description": "There is no tea left.",
+            "x-close-code": 4410,
+            "x-retryable": True,
+        },
+        {"const": "permission_denied", "description": "This is somebody else's cup.", "x-close-code": 4403},
+    ]
+    named = [entry["const"] for entry in codes if "const" in entry]
+    assert len(named) == len(set(named))
+    assert error["properties"]["retryable"]["const"] is True
 
 
 def test_events_that_no_class_declares_are_of_any_name() -> None:

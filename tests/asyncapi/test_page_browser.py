@@ -150,6 +150,10 @@ async def test_it_shows_what_the_document_says(reader: Reader) -> None:
     await expect(say).to_contain_text("Returns how many words it had.")
     await expect(say.locator(".properties > li").first).to_contain_text("What everybody will read.")
     await expect(say.locator(".errors")).to_contain_text("throttled")
+    tea = page.locator(".errors .row", has_text="out_of_tea")
+    await expect(tea).to_contain_text(
+        "There is no tea left. (the same request may succeed later; closes, if it does, with 4410)"
+    )
     await say.get_by_text("Properties").click()
     await expect(say).to_contain_text("As others see it.")
     await expect(reader.card("wave")).to_contain_text("deprecated")

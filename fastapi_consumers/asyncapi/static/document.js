@@ -101,7 +101,12 @@ class Action {
   /** The codes that an error may have, with what they mean. */
   get errors() {
     const code = this.api.resolve(this.reply("error"))?.properties?.code;
-    return (code?.anyOf ?? []).filter((entry) => entry.const).map((entry) => ({ code: entry.const, text: entry.description }));
+    return (code?.anyOf ?? []).filter((entry) => entry.const).map((entry) => ({
+      code: entry.const,
+      text: entry.description,
+      closeCode: entry["x-close-code"],
+      isRetryable: Boolean(entry["x-retryable"]),
+    }));
   }
 }
 

@@ -91,10 +91,18 @@ function actionCard(api, action, onTry) {
     partial && block("Each part of the reply", partial, api, ""),
     block(partial ? "The end of the reply" : "Reply", action.reply("ok"), api, "Nothing."),
     h("h3", {}, "Errors"),
-    h("dl", { class: "errors" }, action.errors.map(({ code, text }) => h("div", { class: "row" }, h("dt", {}, h("code", {}, code)), h("dd", {}, inline(text))))),
+    h("dl", { class: "errors" }, action.errors.map(errorRow)),
   ];
   const button = h("button", { type: "button", class: "try", onclick: () => onTry(action) }, "Try it", h("span", { class: "visually-hidden" }, `: ${action.name}`));
   return card(action.name, flags, action.summary, body, button);
+}
+
+function errorRow({ code, text, closeCode, isRetryable }) {
+  const notes = [isRetryable && "the same request may succeed later", closeCode && `closes, if it does, with ${closeCode}`];
+  return h("div", { class: "row" },
+    h("dt", {}, h("code", {}, code)),
+    h("dd", {}, inline(text), h("span", {}, ` (${notes.filter(Boolean).join("; ")})`)),
+  );
 }
 
 function eventCard(api, { operation, messages, title }) {
