@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.accessibility import obstacles
 from tests.admin.test_processes import AdminServer
 
 # One event loop for all of the module, so that they share a browser.
@@ -69,12 +69,10 @@ class Visit:
         await expect(self.page.locator(f"nav.sections a[href='#/{name}']")).to_have_attribute("aria-current", "page")
 
     async def look(self, what: str) -> None:
-        """It does not scroll sideways, and axe-core finds nothing that is serious."""
+        """It does not scroll sideways, and axe-core finds nothing."""
         wide = await self.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, what
-        found = await Axe().run(self.page)
-        serious = [each for each in found.response["violations"] if each["impact"] in ("serious", "critical")]
-        assert [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in serious] == [], what
+        assert await obstacles(self.page) == [], what
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -18,6 +18,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
+from tests.accessibility import obstacles
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # One event loop for all of the module, so that they share a browser.
@@ -171,6 +173,22 @@ async def test_it_shows_what_the_document_says(reader: Reader) -> None:
     await card.focus()
     await page.keyboard.press("Enter")
     await expect(reader.card("receive")).to_have_attribute("open", "")
+
+
+async def test_everybody_can_use_it_and_skip_what_comes_first(reader: Reader, screen: str) -> None:
+    page = reader.page
+    await reader.open_card("say")
+    assert await obstacles(page) == []
+    await page.get_by_role("link", name="Skip to the content").press("Enter")
+    await expect(page.locator("#main")).to_be_focused()
+    await reader.card("say").get_by_role("button", name="Try it").click()
+    await reader.connect("good-ann")
+    await expect(reader.status).to_have_text("Connected")
+    # Where there is no room for both, the console takes the place of the reference, and of its title.
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Room")
+    assert await obstacles(page) == []
+    await page.get_by_role("link", name="Skip to the content").press("Enter")
+    await expect(page.locator("#console")).to_be_focused()
 
 
 async def test_actions_are_called_from_forms_and_answers_stand_with_their_requests(reader: Reader) -> None:

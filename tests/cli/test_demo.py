@@ -10,6 +10,7 @@ import urllib.request
 import pytest
 
 from fastapi_consumers.cli.demo.app import app
+from tests.accessibility import obstacles
 from tests.cli.conftest import PATIENCE, serving
 
 
@@ -72,4 +73,5 @@ async def test_the_page_shows_who_is_there_and_what_is_said(chromium):
             await playwright.expect(bob.locator("#log li")).to_have_text("Ann: <b>hi</b>", timeout=PATIENCE * 1000)
             await bob.reload()
             await playwright.expect(bob.locator("#log li")).to_have_text("Ann: <b>hi</b>", timeout=PATIENCE * 1000)
+            assert await obstacles(ann) == []
             await browser.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
+from tests.accessibility import obstacles
 from tests.examples.test_chat_browser import FLAGS, LOOK, PATIENCE, SCREENS, SERVE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -64,6 +65,7 @@ class Window:
     async def look(self) -> None:
         """It fits the screen, can be read and touched."""
         assert await self.page.evaluate(LOOK) == []
+        assert await obstacles(self.page) == []
 
 
 class Windows:

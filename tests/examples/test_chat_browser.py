@@ -20,6 +20,7 @@ from playwright.async_api import Browser, ConsoleMessage, Locator, Page, WebSock
 
 from examples.chat.app import make_app
 from fastapi_consumers.testing import lifespan
+from tests.accessibility import obstacles
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -841,6 +842,7 @@ async def test_it_fits_the_screen_and_can_be_read_and_touched(
     async def look(visitor: Visitor, name: str) -> None:
         await visitor.page.screenshot(path=tmp_path / f"{name}-{screen}-{scheme}.png")
         assert await visitor.page.evaluate(LOOK) == [], name
+        assert await obstacles(visitor.page) == [], name
 
     ada = await house.open("relay", **options)
     await ada.press("Enter")

@@ -21,6 +21,7 @@ from examples.agent.app import make_app as make_agent
 from examples.agent.model import Model
 from examples.dashboard.app import make_app as make_dashboard
 from examples.tasks.app import make_app as make_tasks
+from tests.accessibility import obstacles
 
 # One event loop for all of the module, so that they share a browser.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser]
@@ -79,6 +80,7 @@ async def opened(browser: Browser, url: str, screen: dict[str, Any]) -> AsyncIte
         await page.goto(url)
         yield page
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert await obstacles(page) == []
     finally:
         await context.close()
     assert errors == []

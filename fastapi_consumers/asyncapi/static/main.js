@@ -6,7 +6,8 @@ import { fill, h } from "./dom.js";
 import { reference } from "./reference.js";
 
 const main = document.getElementById("main");
-const aside = document.getElementById("console");
+const side = document.getElementById("console");
+const skip = document.querySelector(".skip");
 const nav = document.getElementById("nav");
 const tabs = ["reference", "console"].map((name) => document.getElementById(`tab-${name}`));
 const folder = new URL(document.body.dataset.document, location.href);
@@ -46,6 +47,7 @@ themeButton.addEventListener("click", () => {
 
 function showTab(name, { focus = false } = {}) {
   document.body.dataset.view = name;
+  skip.hash = name === "console" ? "#console" : "#main";
   for (const tab of tabs) {
     const isChosen = tab.id === `tab-${name}`;
     tab.setAttribute("aria-selected", String(isChosen));
@@ -106,7 +108,8 @@ function showChannel({ focus = true } = {}) {
   shown = channel;
   client?.close();
   client = new Console(api, channel, serverUrl());
-  fill(aside, client.element);
+  // Where there is no room for both, the reference and its title are hidden.
+  fill(side, h("h1", { class: "console-title" }, channel.title), client.element);
   fill(main, intro(), reference(api, channel, (action) => {
     showTab("console");
     client.choose(action);
