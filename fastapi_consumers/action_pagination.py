@@ -50,7 +50,7 @@ def check_pagination(
 ) -> BasePagination | None:
     """The consumer's pagination, which has to fit the actions that take page parameters and have none of their own."""
     for action in actions.values():
-        kind = _params_of(action)
+        kind = params_of(action)
         if paginator is None or kind is None or action.mark.pagination_class is not None:
             continue
         if not _pages_by(action, paginator):
@@ -67,11 +67,11 @@ def check_pagination(
 
 
 def _pages_by(action: Action, paginator: BasePagination) -> bool:
-    kind: Any = _params_of(action)
+    kind: Any = params_of(action)
     return kind is not None and issubclass(kind, paginator.Params)
 
 
-def _params_of(action: Action) -> type[PageParams] | None:
+def params_of(action: Action) -> type[PageParams] | None:
     """The model of page parameters that an action takes as its payload."""
     annotation = action.payload.annotation if action.payload.kind == "whole" else None
     while get_origin(annotation) is Annotated:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 from starlette.routing import compile_path
 
+from ..action_pagination import params_of
 from ..actions import Action
 from ..exceptions import (
     ActionDeprecated,
@@ -19,7 +20,9 @@ from ..exceptions import (
     HistoryUnavailable,
     HTTPError,
     InternalError,
+    InvalidCursor,
     InvalidData,
+    InvalidPage,
     NotAuthenticated,
     NotFound,
     PermissionDenied,
@@ -234,9 +237,12 @@ class Channel:
     def _errors(self, action_plan: ActionPlan) -> list[type[ConsumerError]]:
         action, plan = action_plan.action, self._plan
         switched_off = ActionDeprecated if action.deprecated else ActionDisabled
+        paging = getattr(params_of(action), "model_fields", {})
         built_in = action.name if self._is_built_in(action.name) else None
         possible: dict[type[ConsumerError], Any] = {
             InvalidData: action.payload.kind != "none",
+            InvalidCursor: "cursor" in paging,
+            InvalidPage: "page" in paging,
             NotAuthenticated: action_plan.permissions or plan.waits_for_message,
             PermissionDenied: action_plan.permissions,
             Throttled: plan.throttles or action_plan.throttles,

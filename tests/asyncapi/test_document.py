@@ -10,7 +10,17 @@ from fastapi import APIRouter, FastAPI
 from jsonschema import Draft7Validator
 from starlette.applications import Starlette
 
-from fastapi_consumers import Consumer, GroupConsumer, JSONConsumer, action, add_consumers, add_routes, path
+from fastapi_consumers import (
+    Consumer,
+    CursorPagination,
+    GroupConsumer,
+    JSONConsumer,
+    PageNumberPagination,
+    action,
+    add_consumers,
+    add_routes,
+    path,
+)
 from fastapi_consumers.asyncapi import AsyncAPI, asyncapi_document
 from fastapi_consumers.asyncapi.security import with_absolute_urls
 from fastapi_consumers.authentication import BaseAuthentication
@@ -243,7 +253,24 @@ def test_errors_have_the_codes_that_the_action_may_answer_with(document: Any) ->
     assert codes("fail") == own | {"http_error", "out_of_tea"}
     assert codes("cancel") == always | {"invalid_data", "not_found"}
     assert codes("presence") == always | {"invalid_data", "broker_unavailable"}
-    assert codes("history") == codes("presence") | {"not_found", "history_unavailable"}
+    assert codes("history") == codes("presence") | {"not_found", "history_unavailable", "invalid_cursor"}
+
+
+def test_an_action_that_pages_may_be_given_a_bad_cursor_or_page() -> None:
+    class Shelf(JSONConsumer):
+        @action
+        async def by_cursor(self, data: CursorPagination.Params) -> None: ...
+
+        @action
+        async def by_number(self, data: PageNumberPagination.Params) -> None: ...
+
+    app = FastAPI()
+    add_consumers(app, [path("/shelf", Shelf)])
+    document = asyncapi_document(app)
+    for name, code in (("by_cursor", "invalid_cursor"), ("by_number", "invalid_page")):
+        body = payload(document, "Shelf", f"{name}.error")["properties"]["error"]["properties"]
+        named = {entry.get("const") for entry in body["code"]["anyOf"]}
+        assert named & {"invalid_cursor", "invalid_page"} == {code}
 
 
 def test_the_errors_that_an_action_names_come_first_with_what_they_mean(document: Any) -> None:

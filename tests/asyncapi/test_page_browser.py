@@ -13,11 +13,16 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from fastapi import FastAPI
+from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 
+from fastapi_consumers import add_consumers
+from fastapi_consumers.asyncapi import AsyncAPI
 from tests.accessibility import obstacles
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -266,6 +271,39 @@ async def test_the_theme_is_the_system_s_until_somebody_chooses(reader: Reader) 
     await page.reload()
     await expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
     assert await page.evaluate(ground) == dark
+
+
+STANDARD = """
+globalThis.AsyncApiStandalone = {
+  render: async ({ schema }, place) => { place.textContent = (await (await fetch(schema.url)).json()).info.title; },
+};
+"""
+
+
+async def test_the_standard_component_is_handed_the_document(browser: Browser) -> None:
+    """A stand-in for it: a page that is to be looked at without a network has copies of one's own too."""
+    app = FastAPI(title="A tea room")
+    add_consumers(app, [], asyncapi=AsyncAPI(page="react"))
+    asked: list[str] = []
+
+    async def answer(route: Route) -> None:
+        url = urlsplit(route.request.url)
+        if url.hostname == "test":
+            found = await client.get(url.path)
+            await route.fulfill(status=found.status_code, headers=dict(found.headers), body=found.content)
+        else:
+            asked.append(url.path)
+            kind, body = ("text/javascript", STANDARD) if url.path.endswith(".js") else ("text/css", "")
+            await route.fulfill(content_type=kind, body=body)
+
+    page = await browser.new_page()
+    await page.route("**/*", answer)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        await page.goto("http://test/asyncapi")
+        await expect(page.locator("#asyncapi")).to_have_text("A tea room")
+    await page.close()
+    assert len(asked) == 2
+    assert all(re.search(r"@asyncapi/react-component@\d+\.\d+\.\d+/", path) for path in asked)
 
 
 @pytest.mark.parametrize("screen", ["desk"])
