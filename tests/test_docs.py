@@ -116,11 +116,13 @@ def run_pytest(folder: Path, output: Path) -> None:
 
 def run_tests(folder: Path, output: Path) -> None:
     """Run the modules of ``folder`` in a process of its own, so that what they leave behind goes with it."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
-    result = subprocess.run(
-        [*command, "-c", str(ROOT / "pyproject.toml"), str(folder)],
-        cwd=folder, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+    process = FORKS.Process(target=run_pytest, args=(folder, output))
+    process.start()
+    try:
+        process.join(200)
+    finally:
+        process.kill()
+        process.join()
     no_tests = 5  # the modules were imported, and hold no test
     assert process.exitcode in (0, no_tests), output.read_text(encoding="utf-8", errors="replace")
 
