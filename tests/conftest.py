@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -122,9 +121,6 @@ class Postgres:
         self._binaries = binaries
         # Not in pytest's own folder, which only the user who runs the tests can enter: the server refuses to be root.
         self.folder = Path(tempfile.mkdtemp(prefix="fastapi-consumers-postgres-"))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
         password = self.folder / "password"
         password.write_text("pa:ss/word")
         self._identity: dict[str, Any] = {}
@@ -135,7 +131,19 @@ class Postgres:
                 os.chown(each, user.pw_uid, user.pw_gid)
         options = ("--username=fc", f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C")
         self._run("initdb", f"--pgdata={self.folder / 'data'}", "--no-sync", *options)
-        self.start()
+        self._start_on_a_port_of_its_own()
+
+    def _start_on_a_port_of_its_own(self) -> None:
+        from tests.ports import free_port  # At this file's own import it is not known yet where `tests` are.
+
+        for attempt in range(5):
+            self.port = free_port()
+            try:
+                self.start()
+                return
+            except AssertionError:  # Somebody else has taken it.
+                if attempt == 4:
+                    raise
 
     @property
     def url(self) -> str:
@@ -155,7 +163,7 @@ class Postgres:
             shutil.rmtree(self.folder)
 
     def _control(self, *arguments: str) -> None:
-        self._run("pg_ctl", f"--pgdata={self.folder / 'data'}", "--wait", "--timeout=60", *arguments)
+        self._run("pg_ctl", f"--pgdata={self.folder / 'data'}", "--wait", "--timeout=100", *arguments)
 
     def _run(self, name: str, *arguments: str) -> None:
         command = [str(self._binaries / name), *arguments]

@@ -49,7 +49,7 @@ class Socket:
 
     async def until(self, count):
         """So many frames have been sent."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.texts) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -82,7 +82,7 @@ class Socket:
         return closes[0] if closes else None
 
     async def ended(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await asyncio.wait([self.task])
         return None if self.task.cancelled() else self.task.exception()
 
@@ -100,7 +100,7 @@ class Log:
 
     async def until(self, *happened):
         wanted = happened if len(happened) > 1 else happened[0]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while wanted not in self.events:
                 self.changed.clear()
                 await self.changed.wait()

@@ -53,8 +53,9 @@ class Target(Counted, GroupConsumer):
     groups = ["{kind}.{room}"]
     max_message_size = 16 * 1024
     max_inbox = 16
-    inbox_timeout = 0.5
-    write_timeout = 1.0
+    # Of those that a test waits for; and longer than a busy machine stalls.
+    inbox_timeout = 2.5
+    write_timeout = 4.0
 
     @action
     async def echo(self, text: str) -> str:

