@@ -230,6 +230,8 @@ class Client:
             self.lie(frame, "came without a gap")
         self.epoch, self.offset = position
         self.has_gap = False
+        begun, place = self.run.begun, (self.room, self.epoch)
+        begun[place] = min(begun.get(place, self.offset), self.offset)
 
     def event(self, offset: int, text: str) -> None:
         assert self.epoch is not None
@@ -285,6 +287,8 @@ class Run:
         self.refused: list[tuple[str, str, int, int]] = []
         #: Up to where events were trimmed, by room and epoch; noted before it is done.
         self.trimmed: defaultdict[tuple[str, str], int] = defaultdict(int)
+        #: The lowest offset at which anybody joined, by room and epoch. What came before reached nobody, rightly.
+        self.begun: dict[tuple[str, str], int] = {}
         self.texts: dict[tuple[str, str, int], str] = {}
         self.written: dict[tuple[str, str, int], str] = {}
         self.tops: dict[str, tuple[str, int]] = {}
@@ -432,7 +436,7 @@ class Run:
         for place, text in self.written.items():
             assert self.texts.get(place, text) == text, place
             room, epoch, offset = place
-            if epoch == self.tops[room][0] and offset > self.trimmed[room, epoch]:
+            if epoch == self.tops[room][0] and offset > max(self.trimmed[room, epoch], self.begun[room, epoch]):
                 assert place in self.texts, f"{place} reached nobody"
         for room, epoch, offset, trimmed in self.refused:
             assert epoch != self.tops[room][0] or offset < trimmed, f"{room}, {epoch}:{offset} could be recovered"
