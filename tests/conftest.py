@@ -87,6 +87,14 @@ _ONCE = (
     "tests/transports/test_sentinel.py",
     "tests/transports/test_tls.py",
 )
+#: Of these, what depends most on the versions of what the package stands on.
+_LOWEST = (
+    "tests/admin/test_api.py",
+    "tests/history/test_redis.py",
+    "tests/history/test_sql.py",
+    "tests/test_pagination_sql.py",
+    "tests/transports/test_redis.py",
+)
 #: What runs once too, by a parameter of tests that others run.
 _ONCE_PARAMETERS = {"cluster", "postgres", "sentinel"}
 
@@ -99,6 +107,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.docs)
         if item.nodeid.startswith(_ONCE) or not words.isdisjoint(_ONCE_PARAMETERS):
             item.add_marker(pytest.mark.once)
+        if item.nodeid.startswith(_LOWEST):
+            item.add_marker(pytest.mark.lowest)
 
 
 @pytest.fixture(scope="session")
