@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections import deque
 
 import pytest
@@ -215,13 +216,17 @@ async def test_a_message_that_takes_too_long_to_be_written_overflows():
     assert (told.overflows, outbox.dropped, socket.cancelled, outbox.is_dead) == (1, 2, 1, True)
 
 
-async def test_each_message_has_its_own_time():
+async def test_each_message_has_its_own_time(monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
     socket = Socket()
-    outbox, told = make(socket, write_timeout=0.2)
+    outbox, told = make(socket, write_timeout=2000)
     socket.writable = False
     push(outbox, 1, 2, 3)
     for _ in range(3):
-        await asyncio.sleep(0.08)
+        await turns()
+        now += 800
+        await turns()
         socket.let_through(1)
     await outbox.flush()
     assert (socket.texts, told.overflows) == (["1", "2", "3"], 0)
