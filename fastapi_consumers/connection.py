@@ -144,7 +144,7 @@ class Connection:
             # Its websocket.connect has been received.
             self._websocket.client_state = WebSocketState.CONNECTED
             if self.is_accepted:
-                self._show_accepted()
+                self._websocket.application_state = WebSocketState.CONNECTED
         return self._websocket
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -190,14 +190,10 @@ class Connection:
         """The handshake is done: what was held back goes out."""
         self.is_accepted = True
         if self._websocket is not None:
-            self._show_accepted()
+            self._websocket.application_state = WebSocketState.CONNECTED
         self.outbox.open(self.consumers.find_lane(self._send))
         if self._idle is not None:
             self._idle.start()
-
-    def _show_accepted(self) -> None:
-        assert self._websocket is not None
-        self._websocket.application_state = WebSocketState.CONNECTED
 
     async def refuse(self, error: ConsumerError) -> None:
         """Refuse the handshake for this reason.
