@@ -24,7 +24,7 @@ SCREENS: dict[str, Any] = {
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
 }
 SECTIONS = ("overview", "connections", "groups", "console/room.a", "schedules", "routes", "system")
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdminServer]:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def browser(chromium: str) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=120_000)
         yield browser
         await browser.close()
 
@@ -82,7 +82,7 @@ async def visit(browser: Browser, server: AdminServer) -> AsyncIterator[Any]:
     async def visit(section: str = "overview", **options: Any) -> Visit:
         context = await browser.new_context(**options)
         contexts.append(context)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(60_000)
         address = {"name": "key", "value": "open", "url": f"http://127.0.0.1:{server.port}"}
         await context.add_cookies([address])
         visit = Visit(await context.new_page(), server)

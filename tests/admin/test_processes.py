@@ -33,7 +33,7 @@ class AdminServer(Server):
 async def servers(broker, tmp_path, monkeypatch):
     """Two processes of one application, of which the second has no admin router."""
     monkeypatch.setenv("BROKER_URL", f"{broker.url}?prefix=t{secrets.token_hex(4)}:")
-    monkeypatch.setenv("ADMIN", str(PATIENCE))
+    monkeypatch.setenv("ADMIN", "30")
     with ExitStack() as stack:
         started = []
         for name in ("one", "two"):

@@ -119,7 +119,7 @@ async def test_how_a_browser_presents_a_token(served: Served, chromium: str) -> 
 
     token = f"bearer64.{ENCODED}"
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=120_000)
         page = await browser.new_page()
         await page.goto(served.url("/", "http"))
 

@@ -18,7 +18,7 @@ from tests.cli.app import app as tested_app
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Seconds that anything may take on a slow machine.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Result(NamedTuple):

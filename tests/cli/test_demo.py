@@ -57,7 +57,7 @@ async def test_the_page_shows_who_is_there_and_what_is_said(chromium):
     playwright = pytest.importorskip("playwright.async_api")
     with serving(app) as port:
         async with playwright.async_playwright() as running:
-            browser = await running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            browser = await running.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=120_000)
             pages = []
             for name in ("Ann", "Bob"):
                 page = await browser.new_page()

@@ -91,7 +91,7 @@ async def windows(chromium: str, port: int) -> AsyncIterator[Windows]:
     """Give them all time to close before the server stops, so that nothing reconnects."""
     expect.set_options(timeout=PATIENCE * 1000)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=120_000)
         found = Windows(browser, f"http://127.0.0.1:{port}")
         try:
             yield found

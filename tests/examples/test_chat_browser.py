@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser]
 
 #: Seconds in which a page shows what it should, on a machine that has much else to do.
-PATIENCE = 30
+PATIENCE = 60
 
 FLAGS = [
     "--no-sandbox",
@@ -315,7 +315,7 @@ def screen(request: pytest.FixtureRequest) -> str:
 async def browser(chromium: str) -> AsyncIterator[Browser]:
     expect.set_options(timeout=PATIENCE * 1000)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=120_000)
         yield browser
         await browser.close()
 

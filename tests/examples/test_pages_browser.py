@@ -27,7 +27,7 @@ from tests.accessibility import obstacles
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser]
 
 #: Seconds in which a page shows what it should, on a machine that has much else to do.
-PATIENCE = 30
+PATIENCE = 60
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
@@ -38,7 +38,7 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch":
 async def browser(chromium: str) -> AsyncIterator[Browser]:
     expect.set_options(timeout=PATIENCE * 1000)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=120_000)
         yield browser
         await browser.close()
 

@@ -28,7 +28,7 @@ from redis.asyncio import Redis
 HERE = Path(__file__).parent
 PREFIX = "chaos:"
 #: Seconds that the servers have to start, and everybody to have everything once it is calm.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 # -- a server ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 #: What uvicorn itself logs, with a traceback, for a text frame that is not UTF-8.
 UVICORNS_OWN = "ERROR uvicorn.error Invalid UTF-8 sequence received from client."
 #: Seconds that a server has to start, and to stop.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 Expected = tuple[str, ...]
 
