@@ -111,7 +111,7 @@ async def test_throttles_are_reset_where_they_are_counted(servers):
 
 async def test_a_process_that_hangs_is_named_and_one_that_is_gone_is_not(servers, monkeypatch, tmp_path):
     one, two = servers
-    monkeypatch.setenv("ADMIN", "0.5")
+    monkeypatch.setenv("ADMIN", "3")
     with ExitStack() as stack:
         three = AdminServer(tmp_path / "three.log", {}, ())
         stack.callback(three.stop)

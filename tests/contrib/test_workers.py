@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 APP = """
@@ -55,9 +56,7 @@ async def until(port: int, **expected: float) -> None:
 
 async def test_any_worker_answers_for_all_of_them_and_for_one_that_was_killed(tmp_path: Path) -> None:
     (tmp_path / "served.py").write_text(APP)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "served:app", "--workers", "2", "--port", str(port)]
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": paths, "SHARED": str(tmp_path / "shared")}
@@ -66,7 +65,7 @@ async def test_any_worker_answers_for_all_of_them_and_for_one_that_was_killed(tm
     )
     clients: list[Any] = []
     try:
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(200):
             while True:
                 try:
                     await scraped(port)
