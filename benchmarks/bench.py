@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """WebSocket servers side by side, interleaved, against a limit written by hand. Standard library only; see README.md.
 
-python benchmarks/bench.py setup                     # what the default contenders need, once
-python benchmarks/bench.py run --short               # all workloads, one short round
-python benchmarks/bench.py run --only all            # with the peers (after `setup --only all`)
+python benchmarks/bench.py all --short               # set up, and measure everything but the peers: five minutes
+python benchmarks/bench.py all                       # with the peers, an hour; then the tables and plots of the docs
+python benchmarks/bench.py run --workloads w1,w2     # some of it
 """
 
 from __future__ import annotations
@@ -20,24 +20,36 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import LIMIT, LOAD_CORE, ONCE, VENVS, WORK, WORKLOADS, WSLOAD, Contender, Pool, Redis, Server, load_command
-from harness import selected as select
-from report import report, versions
+from harness import LOAD_CORE, ROOT, VENVS, WORK, WSLOAD, Contender, Pool, Redis, Server, load_command, named, selected
+from page import publish
+from report import Results, description, print_versions, report
+from workloads import WORKLOADS
 
 #: What is worth a look while a run is going on.
 SHOWN = (
-    *("error", "rate", "deliveries", "kib_per_conn", "p50_us", "last_p50_us", "lost_msgs", "cpu_us_per_op"),
-    *("srv_cpu", "lg_cpu", "healthy_deliv", "max_gap_ms", "rss_start_mib", "rss_max_mib", "rss_late_growth_mib"),
-    *("stalled_got", "stalled_closed", "counters"),
+    *(
+        "error",
+        "skipped",
+        "rate",
+        "deliveries",
+        "known",
+        "recovered",
+        "kib_per_conn",
+        "p50_us",
+        "last_p50_us",
+        "all_us",
+    ),
+    *("lost_msgs", "lost_deliv", "doubled", "cpu_us_per_op", "srv_cpu", "lg_cpu", "healthy_deliv", "max_gap_ms"),
+    *("rss_start_mib", "rss_max_mib", "rss_late_growth_mib", "stalled_got", "stalled_closed", "counters"),
 )
 
 
-def setup(options: argparse.Namespace) -> None:
+def setup(only: str | None) -> None:
     """The load generator, and one environment for all contenders that share it."""
     WORK.mkdir(parents=True, exist_ok=True)
     source = harness.HERE / "loadgen" / "wsload.c"
     subprocess.run(["gcc", "-O2", "-Wall", "-o", str(WSLOAD), str(source)], check=True)
-    for name in dict.fromkeys(contender.venv for contender in select(options.only)):
+    for name in dict.fromkeys(contender.venv for contender in selected(only)):
         folder = WORK / "venvs" / name
         python = folder / "bin" / "python"
         ready = folder / "ready"
@@ -50,40 +62,54 @@ def setup(options: argparse.Namespace) -> None:
 
 def measure(workload: str, contender: Contender, options: argparse.Namespace, pool: Pool) -> list[dict[str, Any]]:
     try:
-        cells = WORKLOADS[workload](contender, options, pool)
+        cells = WORKLOADS[workload].run(contender, options, pool)
         return [{"contender": contender.name, "cell": cell, **result} for cell, result in cells]
     except Exception as error:  # one contender's failure is a result, and the others go on
         return [{"contender": contender.name, "cell": workload, "error": repr(error)}]
 
 
-def run(options: argparse.Namespace) -> Path:
-    limit, *others = select(options.only)
-    unready = {c.venv for c in (limit, *others) if not (WORK / "venvs" / c.venv / "ready").exists()}
+def taking_part(workload: str, only: str | None) -> list[Contender]:
+    """Whom ratios are to comes first."""
+    takes, also = WORKLOADS[workload].takes, WORKLOADS[workload].also
+    if only not in (None, "all"):
+        found = selected(only)
+    else:
+        found = [named(name) for name in takes] or [*selected(only), *map(named, also)]
+    return [c for c in found if workload not in c.skip and (not c.only or workload in c.only)]
+
+
+def run(options: argparse.Namespace, workloads: list[str]) -> Path:
+    everybody = {c.name: c for workload in workloads for c in taking_part(workload, options.only)}
+    unready = {c.venv for c in everybody.values() if not (WORK / "venvs" / c.venv / "ready").exists()}
     if unready or not WSLOAD.exists():
         only = f" --only {options.only}" if options.only else ""
         sys.exit(f"not set up: run `bench.py setup{only}` first")
     out = Path(options.out or WORK / "out" / time.strftime("%m%d-%H%M%S"))
     out.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
+    start, this_run = time.monotonic(), time.strftime("%Y%m%d-%H%M%S")
     with (out / "raw.jsonl").open("a") as raw:
-        for workload in options.workloads.split(","):
+
+        def write(line: dict[str, Any]) -> None:
+            raw.write(json.dumps({"run": this_run, **line}) + "\n")
+            raw.flush()
+
+        write({"about": description({c.venv for c in everybody.values()})})
+        for workload in workloads:
             with contextlib.ExitStack() as stack:
                 pool = Pool(stack)
-                if workload == "w6" or any(contender.needs_redis for contender in (limit, *others)):
+                first, *others = taking_part(workload, options.only)
+                if WORKLOADS[workload].needs_redis or any(contender.needs_redis for contender in (first, *others)):
                     stack.enter_context(Redis())
-                for number in range(1 if workload in ONCE else options.rounds):
-                    # The limit first, then the others, starting one further each round.
+                for number in range(1 if WORKLOADS[workload].is_once else options.rounds):
+                    # Whom the ratios are to, then the others, starting one further each round.
                     shift = number % max(1, len(others))
-                    for contender in (limit, *others[shift:], *others[:shift]):
-                        if workload in contender.skip:
-                            continue
+                    for contender in (first, *others[shift:], *others[:shift]):
                         elapsed = time.monotonic() - start
                         if elapsed > options.max_s:
                             print("the time is spent, stopping", file=sys.stderr)
                             return out
                         for result in measure(workload, contender, options, pool):
-                            raw.write(json.dumps({"round": number, **result}) + "\n")
-                            raw.flush()
+                            write({"round": number, **result})
                             shown = {key: result[key] for key in SHOWN if key in result}
                             line = f"{elapsed:5.0f}s r{number} {result['cell']:16} {contender.name:26} {shown}"
                             print(line, file=sys.stderr)
@@ -93,7 +119,7 @@ def run(options: argparse.Namespace) -> Path:
 
 def profile(options: argparse.Namespace) -> None:
     """py-spy on one contender under load: where its time goes, by function."""
-    contender = select(options.name)[-1]
+    contender = named(options.name)
     mode, shape = {
         "w1": ("echo", {"conns": 50, "size": 64}),
         "w2": ("fan", {"conns": 1000, "window": options.window, "size": 88}),
@@ -140,31 +166,43 @@ def profile(options: argparse.Namespace) -> None:
             print(f"  {100 * count / total:5.1f}%  {frame}")
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = top.add_subparsers(dest="command", required=True)
-    only = "contenders separated by commas, `all`, or NAME@ws=wsproto;loop=asyncio for a variant; L always runs"
-    setting = commands.add_parser("setup", help="build the load generator and the environments")
-    setting.add_argument("--only", help=only)
-    running = commands.add_parser("run", help="measure and report")
+def measuring(running: argparse.ArgumentParser, only: str) -> None:
     running.add_argument("--only", help=only)
-    running.add_argument("--workloads", default="w1,w2,w3,w4,w5,w7")
+    running.add_argument("--workloads", default=",".join(WORKLOADS), help="separated by commas; all by default")
     running.add_argument("--rounds", type=int, default=5)
     running.add_argument("--dur", type=float, default=0.6, help="seconds measured in each cell of a round")
     running.add_argument("--warm", type=float, default=0.2)
-    running.add_argument("--subs", default="100,1000,2000", help="members of w2's group")
-    running.add_argument("--burst", action="store_true", help="w2 sends its whole window at once, in one write")
+    running.add_argument("--subs", default="100,1000", help="members of the group in fan-outs")
     running.add_argument("--idle", type=int, default=5000, help="connections of w5")
+    running.add_argument("--many", type=int, default=20_000, help="connections of `many`")
+    running.add_argument("--storm", type=int, default=1000, help="who comes at once in `presence` and `recovery`")
     running.add_argument("--slow-rate", type=float, default=100, help="messages of w7 per second")
     running.add_argument("--slow-size", type=int, default=4096, help="bytes of w7's messages")
     running.add_argument("--slow-dur", type=float, default=20, help="seconds of w7 with the stalled member")
-    running.add_argument("--to", default=LIMIT, help="whom the ratios are to; L by default")
-    running.add_argument("--out", help="folder of the raw lines")
+    running.add_argument("--to", help="whom the ratios are to, in all workloads; otherwise L, or what a workload names")
+    running.add_argument("--out", help="folder of the raw lines, which may have some already")
     running.add_argument("--max-s", type=float, default=3600, help="stop after so many seconds")
-    running.add_argument("--short", action="store_true", help="one round of short slices, smaller groups")
+    running.add_argument("--short", action="store_true", help="two rounds of short slices, smaller groups, no peers")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(dest="command", required=True)
+    to = "whom the ratios are to, in all workloads"
+    only = "contenders separated by commas, `all`, or NAME@ws=wsproto;loop=asyncio for a variant; L always runs"
+    setting = commands.add_parser("setup", help="build the load generator and the environments")
+    setting.add_argument("--only", help=only)
+    for running in (
+        commands.add_parser("all", help="set up, measure everything with everybody, and write the tables and plots"),
+        commands.add_parser("run", help="measure some of it, and report"),
+    ):
+        measuring(running, only)
     reporting = commands.add_parser("report", help="tables from the raw lines of one or several runs")
     reporting.add_argument("folders", nargs="+", type=Path)
-    reporting.add_argument("--to", default=LIMIT, help="whom the ratios are to; L by default")
+    reporting.add_argument("--to", help=to)
+    publishing = commands.add_parser("publish", help="the tables and plots of the docs from such lines")
+    publishing.add_argument("folders", nargs="+", type=Path)
+    publishing.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of benchmarks.md")
     profiling = commands.add_parser("profile", help="py-spy under load")
     profiling.add_argument("name")
     profiling.add_argument("workload", choices=["w1", "w2", "w3", "w4", "w6"])
@@ -181,22 +219,31 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that leaving the contexts ends the servers
     options = parser().parse_args()
     if options.command == "setup":
-        setup(options)
-    elif options.command == "run":
+        setup(options.only)
+    elif options.command in ("run", "all"):
         if options.short:
-            options.rounds, options.dur, options.subs, options.idle, options.slow_dur = 1, 0.4, "100,1000", 1000, 3
-            options.max_s = min(options.max_s, 360)
+            options.rounds, options.dur, options.idle, options.many, options.slow_dur = 2, 0.4, 1000, 5000, 3
+        elif options.command == "all":
+            options.only = options.only or "all"
+        if options.command == "all":
+            setup(options.only)
         options.subs = [int(members) for members in options.subs.split(",")]
-        report([run(options)], options.to)
+        folder = run(options, options.workloads.split(","))
+        report([folder], options.to)
+        if options.command == "all":
+            # A short run, or one without the peers, is no reason to change the docs.
+            publish(Results([folder]), folder if options.short or options.only != "all" else ROOT / "docs")
     elif options.command == "report":
         report(options.folders, options.to)
+    elif options.command == "publish":
+        publish(Results(options.folders), options.docs)
     elif options.command == "profile":
         profile(options)
     elif options.command == "list":
         for name, contender in harness.contenders().items():
             print(f"{name:28} {'default' if contender.default else '':8} {contender.meta}")
     else:
-        versions()
+        print_versions()
 
 
 if __name__ == "__main__":

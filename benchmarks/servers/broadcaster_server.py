@@ -1,5 +1,6 @@
 """broadcaster 0.3.1 on Starlette, as in its README (anyio task group: receiver + sender per socket).
 
+bench-title: broadcaster
 bench-venv: broadcaster
 bench-dialect: plain
 """

@@ -2,6 +2,7 @@
 
 Message logging is left at chanx's default, but structlog only emits warnings (same as uvicorn here).
 
+bench-title: chanx (fast-channels)
 bench-venv: chanx
 bench-dialect: chanx
 """

@@ -3,6 +3,7 @@
 As in the Channels tutorial: URLRouter in a ProtocolTypeRouter, group_add in connect, one
 handler method per event type. DATABASES is startproject's sqlite default.
 
+bench-title: Django Channels
 bench-venv: channels
 bench-dialect: plain
 """

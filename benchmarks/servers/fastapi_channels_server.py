@@ -1,5 +1,6 @@
 """fastapi-channels 0.0.1b2, a Channel subclass with @action methods (its README).
 
+bench-title: fastapi-channels
 bench-venv: fastapi_channels
 bench-dialect: plain
 """

@@ -1,7 +1,9 @@
 """fastapi_consumers, from this checkout: a GroupConsumer with two typed actions.
 
-Variants: @overflow=drop_oldest; @history=memory, redis or sqlite; @backend=redis.
+Variants: @overflow=drop_oldest; @history=memory, redis or sqlite; @presence and @policies, each memory or redis;
+@backend=redis; @direct=no: no frame is written straight to the transport.
 
+bench-title: fastapi_consumers
 bench-venv: base
 bench-dialect: plain
 bench-default: yes
@@ -15,20 +17,41 @@ from pydantic import BaseModel
 
 from fastapi_consumers import GroupConsumer, action, add_consumers, path
 from fastapi_consumers.history import History
+from fastapi_consumers.permissions import BasePermission
+from fastapi_consumers.presence import Presence
 
 REDIS = os.environ.get("BENCH_REDIS_URL", "")
 URL = REDIS if os.environ.get("BENCH_BACKEND") == "redis" else "memory://"
 HISTORY = os.environ.get("BENCH_HISTORY")
-#: By default none, so that it is what a class without the attribute is.
-OPTIONS: dict[str, Any] = {"history": History(size=1000)} if HISTORY else {}
+PRESENCE = os.environ.get("BENCH_PRESENCE")
+POLICIES = os.environ.get("BENCH_POLICIES")
+
+
+class IsAllowed(BasePermission):
+    async def has_permission(self, consumer: Any, action: Any = None) -> bool:
+        return True
+
+
+#: By default none, so that it is what a class without the attributes is.
+OPTIONS: dict[str, Any] = {}
+if HISTORY:
+    OPTIONS["history"] = History(size=1000)
+if PRESENCE:
+    OPTIONS["presence"] = Presence(key=lambda consumer: consumer.websocket.query_params.get("key"))
+if POLICIES:
+    OPTIONS |= {"permission_classes": [IsAllowed], "throttle_classes": ["1000000/second"]}
 if "BENCH_OVERFLOW" in os.environ:
     OPTIONS["overflow"] = os.environ["BENCH_OVERFLOW"]
+
+
+def store_url(where: str | None) -> str | None:
+    return REDIS if where == "redis" else None
 
 
 def history_url() -> str | None:
     if HISTORY == "sqlite":
         return f"sqlite:///{os.environ['BENCH_FOLDER']}/history.db"
-    return REDIS if HISTORY == "redis" else None
+    return store_url(HISTORY)
 
 
 class Text(BaseModel):
@@ -54,7 +77,15 @@ class Bench(GroupConsumer):
 
 app = FastAPI()
 route = path("/ws/{group}", Bench.as_asgi(**OPTIONS) if OPTIONS else Bench)
-consumers = add_consumers(app, [route], url=URL, history_url=history_url())
+consumers = add_consumers(
+    app,
+    [route],
+    url=URL,
+    history_url=history_url(),
+    presence_url=store_url(PRESENCE),
+    limiter_url=store_url(POLICIES),
+    direct_writes=os.environ.get("BENCH_DIRECT") != "no",
+)
 
 
 @app.get("/counters")

@@ -3,6 +3,7 @@
 The redis layer holds one redis connection per socket, and redis-py allows 100 by default, so the
 URL raises max_connections; without that the 101st socket gets HTTP 500.
 
+bench-title: fastapi-websockets
 bench-venv: fws
 bench-dialect: plain
 """

@@ -1,5 +1,6 @@
 """litestar 2.25 ChannelsPlugin (memory / redis pub-sub backend), start_subscription + run_in_background.
 
+bench-title: Litestar channels
 bench-venv: litestar
 bench-dialect: plain
 """

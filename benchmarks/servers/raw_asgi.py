@@ -1,5 +1,6 @@
 """Lower-level limit: pure ASGI callable, orjson, one prebuilt send event per fan-out.
 
+bench-title: ASGI by hand, orjson
 bench-venv: base
 bench-dialect: plain
 bench-default: yes

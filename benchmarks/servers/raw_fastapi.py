@@ -1,5 +1,6 @@
 """Raw FastAPI: `@app.websocket`, receive_json/send_json, the ConnectionManager of FastAPI's own docs.
 
+bench-title: FastAPI by hand
 bench-venv: base
 bench-dialect: plain
 bench-redis: no

@@ -1,5 +1,6 @@
 """L: the raw limit. A plain Starlette WebSocket endpoint written by hand, stdlib json.
 
+bench-title: Starlette by hand (L)
 bench-venv: base
 bench-dialect: plain
 bench-default: yes

@@ -1,5 +1,6 @@
 """python-socketio 5.18 AsyncServer (ASGI), websocket transport only; rooms; AsyncRedisManager for redis.
 
+bench-title: python-socketio
 bench-venv: socketio
 bench-dialect: sio
 """
