@@ -1,0 +1,154 @@
+"""The reporter of the benchmarks: what it makes of given raw lines, on a page and as a picture."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+L, OURS, PEER = "raw_starlette", "fastapi_consumers_server", "litestar_server"
+SVG = "{http://www.w3.org/2000/svg}"
+
+PAGE = """# Benchmarks
+
+Before. <!-- a comment -->
+
+<!-- begin: results -->
+what an earlier run left
+<!-- end: results -->
+
+Between, with `<!-- begin: nothing -->` in it.
+
+<!-- begin: recovery -->
+<!-- end: recovery -->
+
+<!-- begin: presence -->
+kept, since this run has no presence
+<!-- end: presence -->
+
+After.
+"""
+
+
+def line(round: int, cell: str, contender: str, **figures: Any) -> dict[str, Any]:
+    return {"run": "1", "round": round, "cell": cell, "contender": contender, **figures}
+
+
+def stopped(name: str, p99: float, grown: float) -> list[dict[str, Any]]:
+    figures = {"healthy_deliv": 900, "healthy_expected": 900, "max_gap_ms": 12.5, "target_msgs": 2000}
+    figures |= {"last_p99_us": p99, "rss_start_mib": 60.0, "rss_max_mib": 60.0 + grown, "rss_late_growth_mib": 0.5}
+    return [line(0, f"w7_slow_{number}", name, **figures, stalled_got=10, stalled_closed=number) for number in (0, 1)]
+
+
+LINES = [
+    {"run": "1", "about": {"commit": "abc1234", "at": "2026-11-22", "machine": "a machine", "versions": {}}},
+    # Each round by itself: 1.0, 1.5 and 1.1 times L, though the fastest of L is faster than the slowest of ours.
+    *(line(number, "w1_echo_50", L, rate=rate) for number, rate in enumerate((100.0, 200.0, 300.0))),
+    *(line(number, "w1_echo_50", OURS, rate=rate) for number, rate in enumerate((100.0, 300.0, 330.0))),
+    *(line(number, "w1_echo_50", PEER, rate=rate) for number, rate in enumerate((50.0, 100.0, 300.0))),
+    line(0, "w3_groups", L, deliveries=1000.0),
+    line(0, "w3_groups", OURS, deliveries=1600.0),
+    line(0, "w3_groups", PEER, error="no & <answer>"),
+    line(0, "w5_idle", L, kib_per_conn=20.0),
+    line(0, "w5_idle", OURS, kib_per_conn=21.0),
+    *stopped(OURS, 1200.0, 6.5),
+    line(0, "recovery_1000", "raw_storms", recovered=50_000.0, p50_us=1e6, all_us=2e6, lost_deliv=3, doubled=0),
+    line(
+        0, "recovery_1000", f"{OURS}@history=redis", recovered=25_000.0, p50_us=2e6, all_us=4e6, lost_deliv=0, doubled=1
+    ),
+]
+
+
+def publish(folder: Path, lines: list[dict[str, Any]], page: str | None) -> Path:
+    (folder / "raw.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    docs = folder / "docs"
+    docs.mkdir()
+    if page is not None:
+        (docs / "benchmarks.md").write_text(page)
+    command = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "publish", str(folder), "--docs", str(docs)]
+    subprocess.run(command, check=True, env=os.environ | {"BENCH_DIR": str(folder)}, timeout=50)
+    return docs
+
+
+@pytest.fixture(scope="module")
+def docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return publish(tmp_path_factory.mktemp("benchmarks"), LINES, PAGE)
+
+
+def rows(text: str) -> list[list[str]]:
+    return [[field.strip() for field in each.strip("|").split("|")] for each in text.splitlines() if each[:1] == "|"]
+
+
+def part(text: str, name: str) -> str:
+    return text.partition(f"<!-- begin: {name} -->")[2].partition(f"<!-- end: {name} -->")[0]
+
+
+def test_only_what_stands_between_the_marks_is_replaced(docs):
+    text = (docs / "benchmarks.md").read_text()
+    places = re.compile("(<!-- begin: (?:results|recovery) -->).*?(?=<!-- end)", re.DOTALL)
+    assert places.sub(r"\1", text) == places.sub(r"\1", PAGE)
+    assert "an earlier run" not in text
+    assert "abc1234, 22 November 2026" in part(text, "results")
+
+
+def test_a_second_time_changes_nothing(docs, tmp_path):
+    text = (docs / "benchmarks.md").read_text()
+    assert (publish(tmp_path, LINES, text) / "benchmarks.md").read_text() == text
+
+
+def test_ratios_are_formed_inside_a_round_and_goals_judged_by_their_median(docs):
+    found = {row[0]: row[1:] for row in rows(part((docs / "benchmarks.md").read_text(), "results"))}
+    assert found["W1, 50 connections"] == ["at least 1.2", "1.10 (1.00 to 1.50)", "**missed**"]
+    assert found["W3, 1 000 groups of 2"] == ["at least 1.5", "1.60", "yes"]
+    assert found["W5, memory of an idle connection"] == ["at most 1.1", "1.05", "yes"]
+    assert found["W7, one member stops reading: the others receive"][-1] == "yes"
+    assert found["W7, one member stops reading: memory"] == ["below +5 MiB", "+6.5 MiB", "**missed**"]
+    assert found["fastapi_consumers"] == ["1.10", "1.60", "1.05"]
+    assert found["Litestar channels"] == ["0.50", "fail", "-"]
+
+
+def test_losses_are_marked_and_counted(docs):
+    table = rows(part((docs / "benchmarks.md").read_text(), "recovery"))
+    assert table[0][-2:] == ["lost", "doubled"]
+    assert [(row[1], row[2], row[3], row[-2:]) for row in table[2:]] == [
+        ("Starlette by hand", "50 000†", "1.00", ["3", "0"]),
+        ("fastapi_consumers, history at Valkey", "25 000", "0.50", ["0", "1"]),
+    ]
+
+
+def test_the_picture_is_well_formed_described_and_has_a_bar_for_each_contender(docs):
+    root = ElementTree.parse(docs / "images" / "benchmarks.svg").getroot()
+    by_id = {each.get("id"): each for each in root.iter() if each.get("id")}
+    title, description = (by_id[name] for name in root.get("aria-labelledby", "").split())
+    assert (root.get("role"), title.tag, description.tag) == ("img", f"{SVG}title", f"{SVG}desc")
+    assert "fastapi_consumers 1.10, Litestar channels 0.50" in (description.text or "")
+    style = root.findtext(f"{SVG}style") or ""
+    assert "prefers-color-scheme: dark" in style
+    assert "currentColor" in style
+    width = {}
+    for group in root.iter(f"{SVG}g"):
+        [bar] = group.findall(f"{SVG}rect")
+        width[group.findtext(f"{SVG}title")] = float(bar.get("width", ""))
+    assert width["fastapi_consumers: 1.10 (1.00 to 1.50)"] == pytest.approx(
+        2.2 * width["Litestar channels: 0.50 (0.50 to 1.00)"], abs=0.2
+    )
+
+
+def test_without_a_page_a_short_one_is_made(tmp_path):
+    text = (publish(tmp_path, LINES, None) / "benchmarks.md").read_text()
+    assert "## results" in text
+    assert "## recovery" in text
+    assert "## presence" not in text
+
+
+def test_a_mark_without_an_end_is_refused(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError):
+        publish(tmp_path, LINES, "<!-- begin: results -->\n")
+    assert (tmp_path / "docs" / "benchmarks.md").read_text() == "<!-- begin: results -->\n"
+    assert not (tmp_path / "docs" / "images").exists()
