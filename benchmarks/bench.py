@@ -70,11 +70,13 @@ def measure(workload: str, contender: Contender, options: argparse.Namespace, po
 
 def taking_part(workload: str, only: str | None) -> list[Contender]:
     """Whom ratios are to comes first."""
-    takes, also = WORKLOADS[workload].takes, WORKLOADS[workload].also
+    about = WORKLOADS[workload]
     if only not in (None, "all"):
-        found = selected(only)
+        found = selected(only, about.to)
     else:
-        found = [named(name) for name in takes] or [*selected(only), *map(named, also)]
+        found = [named(name) for name in about.takes] or [*selected(only), *map(named, about.also)]
+        # Peers take part where they are asked for, since each needs an environment of its own.
+        found = [c for c in found if only or c.venv == "base"]
     return [c for c in found if workload not in c.skip and (not c.only or workload in c.only)]
 
 

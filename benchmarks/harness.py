@@ -148,13 +148,13 @@ def named(name: str) -> Contender:
     return known[base].variant(spec) if spec else known[base]
 
 
-def selected(only: str | None) -> list[Contender]:
-    """The contenders that ``--only`` names, the limit first; without it the cheap default set."""
+def selected(only: str | None, first: str = LIMIT) -> list[Contender]:
+    """The contenders that ``--only`` names, after the one that ratios are to; without it the cheap default set."""
     if only == "all" or not only:
         names = [name for name, found in contenders().items() if only or found.default]
     else:
         names = only.split(",")
-    return list({found.name: found for found in map(named, [LIMIT, *names])}.values())
+    return list({found.name: found for found in map(named, [first, *names])}.values())
 
 
 def files_allowed() -> int:

@@ -266,7 +266,7 @@ WORKLOADS = {
         "events/s",
         (("p50_us",), ("all_us",)),
         to=BY_HAND,
-        takes=(BY_HAND, *ours("history=memory", "history=redis", "history=sqlite")),
+        takes=(BY_HAND, *ours("history=memory", "history=redis", "history=sqlite"), "litestar_server@history=memory"),
         needs_redis=True,
     ),
     "many": Workload(

@@ -1,5 +1,7 @@
 """litestar 2.25 ChannelsPlugin (memory / redis pub-sub backend), start_subscription + run_in_background.
 
+Variant: @history=memory. It has no positions: who comes back asks for the newest 100, which is what it has missed here.
+
 bench-title: Litestar channels
 bench-venv: litestar
 bench-dialect: plain
@@ -18,13 +20,19 @@ if os.environ.get("BENCH_BACKEND") == "redis":
 
     backend = RedisChannelsPubSubBackend(redis=Redis.from_url(os.environ["BENCH_REDIS_URL"]))
 else:
-    backend = MemoryChannelsBackend()
+    backend = MemoryChannelsBackend(history=1000 if "BENCH_HISTORY" in os.environ else 0)
 
 
 @websocket("/ws/{group:str}")
 async def handler(socket: WebSocket, channels: ChannelsPlugin, group: str) -> None:
     await socket.accept()
-    async with channels.start_subscription([group]) as subscriber, subscriber.run_in_background(socket.send_text):
+    if "BENCH_HISTORY" in os.environ:
+        await socket.send_json({"type": "joined", "epoch": "x", "offset": 0})
+    missed = 100 if "recover" in socket.query_params else None
+    async with (
+        channels.start_subscription([group], history=missed) as subscriber,
+        subscriber.run_in_background(socket.send_text),
+    ):
         try:
             while True:
                 msg = await socket.receive_json()
