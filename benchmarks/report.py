@@ -14,8 +14,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from harness import LIMIT, LOAD_CORE, ROOT, SERVER_CORE, UVICORN, VENVS, WORK, named
-from workloads import WORKLOADS, label, workload_of
+from harness import LIMIT, LOAD_CORE, OURS, ROOT, SERVER_CORE, UVICORN, VENVS, WORK, named
+from workloads import BY_HAND, WORKLOADS, label, workload_of
 
 #: Folder, run and number of the round → raw line.
 Rounds = dict[tuple[int, str, int], dict[str, Any]]
@@ -50,7 +50,13 @@ class Results:
         return sorted(known, key=rank)
 
     def contenders(self, cells: Collection[str]) -> list[str]:
-        return list(dict.fromkeys(name for cell in cells for name in self.rows[cell]))
+        """What is written by hand first, then this package, then the others."""
+
+        def rank(name: str) -> tuple[int, str]:
+            kinds = name in (LIMIT, BY_HAND), name == OURS, name.startswith(OURS), name.startswith("raw_"), True
+            return kinds.index(True), title(name).lower()
+
+        return sorted({name for cell in cells for name in self.rows[cell]}, key=rank)
 
     def values(self, cell: str, name: str, *keys: str) -> list[float]:
         """One of each round that has any of the keys; without keys the figure of the workload."""
@@ -149,7 +155,7 @@ def figure_table(results: Results, cells: list[str], to: str | None = None) -> s
     form = ",.1f" if workload.is_less_better else ",.0f"
     body = []
     for cell in cells:
-        for name in results.rows[cell]:
+        for name in results.contenders([cell]):
             values = results.values(cell, name)
             if not values:
                 body.append([label(cell), title(name), results.failure(cell, name) or "-", *[""] * (1 + len(more))])
@@ -164,7 +170,8 @@ def figure_table(results: Results, cells: list[str], to: str | None = None) -> s
 def slow_table(results: Results) -> str:
     healthy, stalled = results.rows["w7_slow_0"], results.rows["w7_slow_1"]
     body = []
-    for name, rounds in stalled.items():
+    for name in results.contenders(["w7_slow_1"]):
+        rounds = stalled[name]
         with_one, without = typical(rounds), typical(healthy.get(name, {}))
         if "healthy_expected" not in with_one or "healthy_expected" not in without:
             body.append([title(name), f"failed: {with_one.get('error', '?')[:80]}", *[""] * 7])
@@ -175,7 +182,7 @@ def slow_table(results: Results) -> str:
         ends = "closed" if with_one.get("stalled_closed") else "stays"
         got = f"{number(with_one.get('stalled_got', 0))} of {number(with_one['target_msgs'])}; {ends}"
         counted = json.dumps((with_one.get("counters") or {}).get("overflows", "-")).replace('"', "")
-        p99 = f"{with_one['last_p99_us'] / 1000:,.1f}"
+        p99 = number(with_one["last_p99_us"] / 1000, ",.1f")
         body.append([title(name), *shares, number(with_one["max_gap_ms"]), p99, *memory, got, counted])
     head = ["", "delivered, none stopped", "delivered to the others", "longest gap, ms", "p99, ms", "memory, MiB"]
     return table([*head, "of it in the 2nd half", "the one that stopped got", "counted"], body)
