@@ -155,9 +155,9 @@ def profile(options: argparse.Namespace) -> None:
     cumulative: dict[str, int] = {}
     total = 0
     for line in samples.read_text().splitlines():
-        stack, _, text = line.rpartition(" ")
+        called, _, text = line.rpartition(" ")
         count = int(text)
-        frames = [re.sub(r"^(.*?) \((?:.*/)?([^/]+?)(:\d+)?\)$", r"\1 (\2)", frame) for frame in stack.split(";")]
+        frames = [re.sub(r"^(.*?) \((?:.*/)?([^/]+?)(:\d+)?\)$", r"\1 (\2)", frame) for frame in called.split(";")]
         total += count
         own[frames[-1]] = own.get(frames[-1], 0) + count
         for frame in set(frames):

@@ -163,7 +163,7 @@ def picture(results: Results) -> str:
 
 def sections(results: Results) -> dict[str, str]:
     """The generated parts of the page by name; those without a figure are left out."""
-    found = {}
+    found: dict[str, str] = {}
     if results.cells(*DRAWN):
         found |= {"results": summary(results), "figures": absolute(results)}
     if "w7_slow_1" in results.rows and "w7_slow_0" in results.rows:
