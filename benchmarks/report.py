@@ -174,7 +174,7 @@ def slow_table(results: Results) -> str:
         rounds = stalled[name]
         with_one, without = typical(rounds), typical(healthy.get(name, {}))
         if "healthy_expected" not in with_one or "healthy_expected" not in without:
-            body.append([title(name), f"failed: {with_one.get('error', '?')[:80]}", *[""] * 7])
+            body.append([title(name), f"failed: {with_one.get('error', '?')[:80]}", *[""] * 8])
             continue
         shares = [percent(share(raw)) for raw in (without, with_one)]
         late = with_one.get("rss_late_growth_mib")
@@ -182,10 +182,17 @@ def slow_table(results: Results) -> str:
         ends = "closed" if with_one.get("stalled_closed") else "stays"
         got = f"{number(with_one.get('stalled_got', 0))} of {number(with_one['target_msgs'])}; {ends}"
         counted = json.dumps((with_one.get("counters") or {}).get("overflows", "-")).replace('"', "")
-        p99 = number(with_one["last_p99_us"] / 1000, ",.1f")
-        body.append([title(name), *shares, number(with_one["max_gap_ms"]), p99, *memory, got, counted])
-    head = ["", "delivered, none stopped", "delivered to the others", "longest gap, ms", "p99, ms", "memory, MiB"]
-    return table([*head, "of it in the 2nd half", "the one that stopped got", "counted"], body)
+        p99 = [number(raw["last_p99_us"] / 1000, ",.1f") for raw in (without, with_one)]
+        body.append([title(name), *shares, number(with_one["max_gap_ms"]), *p99, *memory, got, counted])
+    head = [
+        "",
+        "delivered, none stopped",
+        "delivered to the others",
+        "longest gap, ms",
+        "p99, none stopped, ms",
+        "p99, ms",
+    ]
+    return table([*head, "memory, MiB", "of it in the 2nd half", "the one that stopped got", "counted"], body)
 
 
 def typical(rounds: Rounds) -> dict[str, Any]:
