@@ -115,10 +115,12 @@ def about(results: Results) -> str:
             (base if venv == "base" else others).update(found)
     named = [f"{package} {version}" for package, version in base.items() if package != "Python"]
     peers = [f"{package} {version}" for package, version in others.items() if package not in base]
-    return (
-        f"Commit {' and '.join(commits)}, {day.day} {day:%B %Y}. {told['machine']}; Python {base.get('Python', '?')}, "
-        f"{', '.join(named)}." + (f" Peers: {', '.join(peers)}." if peers else "")
-    )
+    several = [cell for cell in results.cells(*DRAWN) if not workload_of(cell).is_once]
+    counts = [len(rounds) for cell in several for rounds in results.rows[cell].values()]
+    rounds = f"{min(counts)} to {max(counts)} rounds of each" if counts else "one round"
+    measured = f"Commit {' and '.join(commits)}, {day.day} {day:%B %Y}, {rounds}."
+    machine = f"{told['machine']}; Python {base.get('Python', '?')}, {', '.join(named)}."
+    return f"{measured} {machine}" + (f" Peers: {', '.join(peers)}." if peers else "")
 
 
 def summary(results: Results) -> str:
