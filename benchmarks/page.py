@@ -105,12 +105,13 @@ def answer(is_reached: bool) -> str:
 
 
 def about(results: Results) -> str:
-    told = results.about[-1]
+    told = list(results.about.values())[-1]
     day = datetime.date.fromisoformat(told["at"])
-    commits = sorted({each["commit"] for each in results.about})
+    commits = results.commits()
+    where = " and ".join(each + (f" ({', '.join(of)})" if len(commits) > 1 else "") for each, of in commits.items())
     base: dict[str, str] = {}
     others: dict[str, str] = {}
-    for each in results.about:
+    for each in results.about.values():
         for venv, found in each["versions"].items():
             (base if venv == "base" else others).update(found)
     named = [f"{package} {version}" for package, version in base.items() if package != "Python"]
@@ -118,7 +119,7 @@ def about(results: Results) -> str:
     several = [cell for cell in results.cells(*DRAWN) if not workload_of(cell).is_once]
     counts = [len(rounds) for cell in several for rounds in results.rows[cell].values()]
     rounds = f"{min(counts)} to {max(counts)} rounds of each" if counts else "one round"
-    measured = f"Commit {' and '.join(commits)}, {day.day} {day:%B %Y}, {rounds}."
+    measured = f"Commit {where}, {day.day} {day:%B %Y}, {rounds}."
     machine = f"{told['machine']}; Python {base.get('Python', '?')}, {', '.join(named)}."
     return f"{measured} {machine}" + (f" Peers: {', '.join(peers)}." if peers else "")
 

@@ -28,13 +28,13 @@ class Results:
     def __init__(self, folders: Collection[Path]) -> None:
         #: Cell → contender → rounds.
         self.rows: dict[str, dict[str, Rounds]] = {}
-        #: What the runs say of themselves, the last one last.
-        self.about: list[dict[str, Any]] = []
+        #: What the runs say of themselves, the last one last; by folder and run.
+        self.about: dict[tuple[int, str], dict[str, Any]] = {}
         for number, folder in enumerate(folders):
             for line in (folder / "raw.jsonl").read_text().splitlines():
                 raw = json.loads(line)
                 if "about" in raw:
-                    self.about.append(raw["about"])
+                    self.about[number, raw.get("run", "")] = raw["about"]
                     continue
                 when = number, raw.get("run", ""), raw["round"]
                 self.rows.setdefault(raw["cell"], {}).setdefault(raw["contender"], {})[when] = raw
@@ -48,6 +48,18 @@ class Results:
 
         known = [cell for cell in self.rows if "_" in cell and cell.partition("_")[0] in (workloads or WORKLOADS)]
         return sorted(known, key=rank)
+
+    def commits(self) -> dict[str, list[str]]:
+        """Those at which this package was measured, and which workloads."""
+        found: dict[str, list[str]] = {}
+        for cell in self.cells():
+            for name, rounds in self.rows[cell].items():
+                for folder, run, _ in rounds if name.startswith(OURS) else ():
+                    told = self.about.get((folder, run))
+                    workloads = found.setdefault(told["commit"] if told else "unknown", [])
+                    if cell.partition("_")[0] not in workloads:
+                        workloads.append(cell.partition("_")[0])
+        return found
 
     def contenders(self, cells: Collection[str]) -> list[str]:
         """What is written by hand first, then this package, then the others."""
