@@ -32,7 +32,7 @@ from fastapi_consumers.history import History, HistoryStore, MemoryHistoryStore,
 from fastapi_consumers.history.sql import SQLHistoryStore
 from fastapi_consumers.hub import Hub, Member
 from fastapi_consumers.lanes import Lane
-from fastapi_consumers.outbox import Outbox
+from fastapi_consumers.outbox import Outbox, OutboxBounds
 from fastapi_consumers.packets import Packet
 from fastapi_consumers.protocols import JSON_FRAMER
 from fastapi_consumers.transports import MemoryTransport
@@ -98,14 +98,17 @@ def member_of(hub: Hub, write: Callable[[bytes], Any]) -> Member:
     async def send(message: Any) -> None:
         return None
 
-    outbox = Outbox(
-        send,
-        max_messages=256,
-        max_bytes=1 << 20,
-        write_timeout=10.0,
-        on_overflow=lambda: None,
-        on_lost=lambda error: None,
-    )
+    class Owner:
+        def on_overflow(self) -> None:
+            raise AssertionError("it writes everything at once")
+
+        def on_lost(self, error: BaseException) -> None:
+            raise error
+
+        def on_dropped(self) -> None:
+            raise AssertionError("it writes everything at once")
+
+    outbox = Outbox(send, Owner(), OutboxBounds("disconnect", 256, 1 << 20, 10.0))
     outbox.open(Lane(is_writable=lambda: True, is_closing=lambda: False, write=write))
     member = Member(hub.new_channel(), outbox.push, lambda message: None, lambda code, reason: None, 1)
     member.framer = JSON_FRAMER

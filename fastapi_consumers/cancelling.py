@@ -7,11 +7,14 @@ answered when its turn comes.
 
 import asyncio
 import inspect
-from collections import Counter
+from typing import Any
 
 from .connection import Connection
 from .messages import Request
 from .types import RequestId
+
+#: What most connections have all their life in the place of both. It is replaced, and never written to.
+_EMPTY: dict[Any, Any] = {}
 
 
 class Cancelling:
@@ -29,9 +32,17 @@ class Cancelling:
         #: Whether the current request is being cancelled.
         self.requested = False
         #: Concurrent actions, with their requests as long as those can be cancelled.
-        self.tasks: dict[asyncio.Task[None], Request | None] = {}
+        self.tasks: dict[asyncio.Task[None], Request | None] = _EMPTY
         #: Ids of waiting requests that are to be answered instead of run. Never more than wait in the inbox.
-        self.waiting: Counter[RequestId] = Counter()
+        self.waiting: dict[RequestId, int] = _EMPTY
+
+    def start(self, task: asyncio.Task[None], request: Request) -> None:
+        """A concurrent action has begun, in this task."""
+        self.tasks = {**self.tasks, task: request}
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self.tasks[task]
 
     def cancel(self, request_id: RequestId, *, running_only: bool = False) -> bool:
         """Cancel the request of this id if it runs or waits. ``False`` if there is none."""
@@ -54,8 +65,8 @@ class Cancelling:
             return False
         queued = self._connection.inbox.queued()
         waiting = sum(isinstance(item, Request) and item.request_id == request_id for item in queued)
-        if waiting > self.waiting.get(request_id, 0):
-            self.waiting[request_id] += 1
+        if waiting > (cancelled := self.waiting.get(request_id, 0)):
+            self.waiting = {**self.waiting, request_id: cancelled + 1}
             return True
         return False
 

@@ -38,6 +38,7 @@ HOOKS = (
     "decode_json",
     "encode_json",
     "get_groups",
+    "check_group_permissions",
     "get_language",
     "on_join",
     "on_leave",

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .authentication import Lifetime, denial_headers
 from .codecs import encode_json
@@ -20,12 +20,13 @@ from .idling import Idle
 from .inbox import CountingInbox, Disconnected, Inbox
 from .lanes import stop_reading
 from .localization import ClientLanguage, told_to
-from .messages import Frame, Notice, bytes_frame, text_frame
+from .messages import Frame, Notice
 from .outbox import CountingOutbox, Outbox
 from .overflowing import Overflowing
 from .plan import Plan
 from .protocols import JSON_FRAMER
-from .socket_view import SocketView, no_receive, raw_headers
+from .socket_view import SocketView, raw_headers
+from .stepping import Resumed
 from .types import FLOODS, REASONS, CloseCode, Message, Receive, Scope, Send, close_reason
 
 logger = logging.getLogger(__name__)
@@ -52,78 +53,62 @@ class Connection:
     #: The language that its client is told of errors in, such as ``zh-Hans``.
     language = ClientLanguage()
 
+    # What most connections never change is the class's: an idle one is small, and a short one is made fast.
+    user: Any = ANONYMOUS
+    auth: Any = None
+    lifetime = Lifetime()
+    #: The groups without which there would be no connection.
+    handshake_groups: Sequence[str] = ()
+    #: Whether its first message is to say who it is, so that nobody else may look into what it sends.
+    awaits_token = False
+    subprotocol: str | None = None
+    is_accepted = False
+    close_code: int | None = None
+    close_reason = ""
+    #: When all of it had ended, in Unix time.
+    closed_at: float | None = None
+    #: Whether the socket is closed, gone or about to be closed, so that nothing more is read from it.
+    is_closing = False
+    #: Whether the server said that it cannot send any more.
+    is_lost = False
+    #: Whether sending failed although the client is there.
+    is_broken = False
+    #: Whether everything of this connection has ended.
+    has_ended = False
+    #: What sees the frames that come in while an action runs, and the layer's messages; set by the consumer's run.
+    dispatcher: Any = None
+    _websocket: SocketView | None = None
+    _working = False
+    _interrupted = False
+    #: Whether the server was given the close; it may be waiting to write it.
+    _close_sent = False
+    #: Whether the close, or the refusal, has been sent or given up.
+    _closing = False
+    _ended: asyncio.Future[None] | None = None
+    _idle: Idle | None = None
+    _overflowing: Overflowing | None = None
+
     def __init__(self, plan: Plan, scope: Scope, receive: Receive, send: Send, consumers: Any) -> None:
         limits = plan.limits
         self.plan = plan
         self.scope = scope
         self.consumers = consumers
-        self.user: Any = ANONYMOUS
-        self.auth: Any = None
-        self.lifetime = Lifetime()
-        #: The groups without which there would be no connection.
-        self.handshake_groups: Sequence[str] = ()
-        #: Whether its first message is to say who it is, so that nobody else may look into what it sends.
-        self.awaits_token = False
-        self.subprotocol: str | None = None
-        self.is_accepted = False
-        self.close_code: int | None = None
-        self.close_reason = ""
-        #: When its handshake came, and when all of it had ended, in Unix time. More is in ``facts``.
+        #: When its handshake came, in Unix time. More is in ``facts``.
         self.opened_at = time.time()
-        self.closed_at: float | None = None
-        #: Whether the socket is closed, gone or about to be closed, so that nothing more is read from it.
-        self.is_closing = False
-        #: Whether the server said that it cannot send any more.
-        self.is_lost = False
         self._send = send
-        self._websocket: WebSocket | None = None
-        self._working = self._interrupted = False
-        #: Whether sending failed although the client is there.
-        self.is_broken = False
-        #: Whether the server was given the close; it may be waiting to write it.
-        self._close_sent = False
-        #: Whether the close, or the refusal, has been sent or given up.
-        self._closing = False
         #: The task that runs the consumer, until teardown begins.
         self.task = asyncio.current_task()
         #: Cancellations that the task had before, as where serve() is called in an endpoint that swallowed one.
         self.cancelling = self.task.cancelling() if self.task is not None else 0
-        #: Done once everything of this connection has ended.
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.channel_name: str = consumers.hub.new_channel()
-        #: What sees the frames that come in while an action runs, and the layer's messages; set by the consumer's run.
-        self.dispatcher: Any = None
         counts = consumers.observing.counts
-        self.outbox = (CountingOutbox if counts else Outbox)(
-            send,
-            max_messages=limits.max_outbox,
-            max_bytes=limits.max_outbox_bytes,
-            write_timeout=limits.write_timeout,
-            on_overflow=self._overflowed,
-            on_lost=self._lost,
-            overflow=limits.overflow,
-            on_dropped=self._dropped,
-            pending=consumers.hub.turn,
-            catch_up=lambda: consumers.hub.catch_up(self.member),
-        )
-        self.overflowing = Overflowing(limits.overflow, consumers.overflows)
-        self._idle: Idle | None = None
+        self.outbox = (CountingOutbox if counts else Outbox)(send, self, plan.outbox_bounds)
         if limits.idle_timeout is not None:
             close = partial(self.shut, CloseCode.TIMEOUT, "idle_timeout")
             self._idle = Idle(receive, consumers.deadlines, limits.idle_timeout, self._is_busy, close)
             receive = self._idle.receive
-        self.inbox = (CountingInbox if counts else Inbox)(
-            receive,
-            consumers.watch,
-            max_size=limits.max_message_size,
-            max_messages=limits.max_inbox,
-            timeout=limits.inbox_timeout,
-            peek=self._peek,
-            on_gone=self._gone,
-            on_stuck=self.shut,
-        )
-        take, take_all, limit = self.outbox.deliver, self.outbox.deliver_all, limits.max_groups
-        self.member: Member = Member(self.channel_name, take, self._receive_message, self.shut, limit, take_all)
+        self.inbox = (CountingInbox if counts else Inbox)(receive, consumers.watch, self, plan.inbox_bounds)
+        self.member = Member(self.channel_name, self.outbox.push, self._receive_message, self.shut, limits.max_groups)
 
     @property
     def headers(self) -> Headers:
@@ -140,12 +125,17 @@ class Connection:
     def websocket(self) -> WebSocket:
         """A Starlette ``WebSocket`` for reading headers, cookies and state. It cannot take frames from the consumer."""
         if self._websocket is None:
-            self._websocket = SocketView(self.scope, no_receive, self._send_for_view)
-            # Its websocket.connect has been received.
-            self._websocket.client_state = WebSocketState.CONNECTED
-            if self.is_accepted:
-                self._websocket.application_state = WebSocketState.CONNECTED
+            self._websocket = SocketView(self)
         return self._websocket
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """Done once everything of this connection has ended."""
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().create_future()
+            if self.has_ended:
+                self._ended.set_result(None)
+        return self._ended
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -154,16 +144,6 @@ class Connection:
         self.outbox.push(frame)
         if not self.outbox.is_idle and self.is_accepted:
             await self.outbox.flush()
-
-    async def _send_for_view(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "websocket.send":
-            text = message.get("text")
-            await self.send_frame(text_frame(text) if text is not None else bytes_frame(message.get("bytes") or b""))
-        elif kind == "websocket.accept":
-            await self.accept(message.get("subprotocol"), message.get("headers"))
-        elif kind == "websocket.close":
-            await self.close(message.get("code", CloseCode.NORMAL), message.get("reason") or "")
 
     # -- opening and closing ---------------------------------------------------------------------------------------
 
@@ -181,16 +161,23 @@ class Connection:
             self.is_lost = self.is_closing = True
             self.close_code = CloseCode.ABNORMAL
             raise Disconnected(CloseCode.ABNORMAL) from error
-        if chosen != self.subprotocol and self.member.framer is not None:
-            self.member.framer = self.plan.framer(chosen)
-        self.subprotocol = chosen
+        if chosen != self.subprotocol:
+            self.agree_on(chosen)
         self.mark_accepted()
+
+    def agree_on(self, subprotocol: str | None) -> None:
+        """Read and write what this subprotocol means from now on."""
+        self.subprotocol = subprotocol
+        if self.member.framer is not None:
+            self.member.framer = self.plan.framer(subprotocol)
+        if self.dispatcher is not None:
+            self.dispatcher.start()
 
     def mark_accepted(self) -> None:
         """The handshake is done: what was held back goes out."""
         self.is_accepted = True
         if self._websocket is not None:
-            self._websocket.application_state = WebSocketState.CONNECTED
+            self._websocket.show_accepted()
         self.outbox.open(self.consumers.find_lane(self._send))
         if self._idle is not None:
             self._idle.start()
@@ -273,7 +260,7 @@ class Connection:
 
         ``gently``: once what the consumer works on has ended, and its answer has been sent.
         """
-        if self._closing or self.ended.done():
+        if self._closing or self.has_ended:
             return
         self.is_closing = True
         if self.close_code is None:
@@ -283,9 +270,7 @@ class Connection:
             self._interrupt()
 
     async def end_socket(self) -> None:
-        """Close, if that is still to be done. From here on nothing interrupts the task, for teardown runs."""
-        self.release()
-        self.is_closing = True
+        """Close, if that is still to be done."""
         if self._closing or self.inbox.gone is not None or self.is_lost:
             self._closing = True
             return
@@ -296,30 +281,45 @@ class Connection:
 
     async def finish(self) -> None:
         """End everything of the connection. The consumer has been torn down."""
-        self.consumers.expiries.discard(self)
-        self.consumers.past.update(sent=self.outbox.sent, dropped=self.outbox.dropped)
+        if self.lifetime.expires_at is not None:
+            self.consumers.expiries.discard(self)
+        past = self.consumers.past
+        past["sent"] += self.outbox.sent
+        past["dropped"] += self.outbox.dropped
         if self._idle is not None:
             self._idle.stop()
         try:
-            self.outbox.abort()
-            await self.inbox.close()
             # What these refer to refers to them. Without that the connection, and the server's end of it, are freed as
             # soon as nobody has them, and not when the garbage collector comes round.
-            self.outbox.detach()
+            self.outbox.end()
             self.member.detach()
-            self.overflowing.hook = self._websocket = self.dispatcher = self._idle = None
+            await self.inbox.close()
+            self._overflowing = self._websocket = self.dispatcher = self._idle = None
         finally:
-            if not self.ended.done():
-                self.ended.set_result(None)
+            self.has_ended = True
+            if self._ended is not None and not self._ended.done():
+                self._ended.set_result(None)
 
     # -- what happens to the socket while somebody works -----------------------------------------------------------
 
-    async def work(self, awaitable: Awaitable[T]) -> T:
+    async def work(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await it with the socket being read meanwhile. Raises ``Interrupted`` if that ends or has to be closed."""
-        self.inbox.begin()
         self._working = True
         try:
-            result = await awaitable
+            waited_for = coroutine.send(None)
+        except StopIteration as end:
+            # It did not wait: nobody else ran in between, and there was nothing to watch over.
+            return end.value  # type: ignore[no-any-return]  # what the coroutine returned
+        finally:
+            self._working = False
+        return await self.watch_over(coroutine, waited_for)
+
+    async def watch_over(self, coroutine: Coroutine[Any, Any, T], waited_for: Any) -> T:
+        """The same for a coroutine that was stepped once, and waits for this."""
+        self._working = True
+        self.inbox.begin()
+        try:
+            result = await Resumed(coroutine, waited_for)
         except asyncio.CancelledError:
             self.check_interrupted()
             raise
@@ -330,16 +330,6 @@ class Connection:
             # It was cancelled and went on all the same.
             self.check_interrupted()
         return result
-
-    def begin(self) -> None:
-        """The same as ``work`` in pieces, for the hot path."""
-        self._working = True
-        self.inbox.begin()
-
-    def end(self) -> None:
-        """Nothing of the consumer runs any more: nothing is read from now on, and nothing interrupts."""
-        self._working = False
-        self.inbox.end()
 
     def check_interrupted(self) -> None:
         """Turn the connection's own cancellation of its task into ``Interrupted``; leave anybody else's alone."""
@@ -366,7 +356,8 @@ class Connection:
             self._interrupt()
 
     def release(self) -> None:
-        """Nothing interrupts the task from here on, for teardown runs."""
+        """Nothing is read, and nothing interrupts the task, from here on, for teardown runs."""
+        self.is_closing = True
         task, self.task = self.task, None
         if task is not None and self._interrupted:
             # It was cancelled and went on all the same.
@@ -376,12 +367,14 @@ class Connection:
     def _is_busy(self) -> bool:
         return self._working or (self.dispatcher is not None and self.dispatcher.is_running)
 
-    def _gone(self, code: int) -> None:
+    # -- what the inbox and the outbox tell ------------------------------------------------------------------------
+
+    def on_gone(self, code: int) -> None:
         # Seen by the pump. If nobody works, get() raises Disconnected by itself.
         if self._working:
             self._interrupt()
 
-    def _lost(self, error: BaseException) -> None:
+    def on_lost(self, error: BaseException) -> None:
         if isinstance(error, ValueError | TypeError):
             # It is not the client: the server cannot send this, such as half of a surrogate pair.
             extra = {"connection": self.channel_name}
@@ -399,17 +392,26 @@ class Connection:
                 self.close_code = CloseCode.ABNORMAL
             self._interrupt()
 
-    def _overflowed(self) -> None:
-        self.overflowing.disconnected()
+    def on_overflow(self) -> None:
+        self._overflows().disconnected()
         self.consumers.observing.tell("event_dropped", self, "disconnect")
         self.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
 
-    def _dropped(self) -> None:
+    def on_dropped(self) -> None:
         self.consumers.observing.tell("event_dropped", self, self.plan.limits.overflow)
-        if self.overflowing.dropped():
-            self.outbox.on_drained = self.overflowing.over
+        overflowing = self._overflows()
+        if overflowing.dropped():
+            self.outbox.on_drained = overflowing.over
 
-    def _peek(self, frame: str | bytes) -> Any:
+    def _overflows(self) -> Overflowing:
+        if self._overflowing is None:
+            consumer = self.member.consumer
+            is_told = consumer is not None and "on_overflow" in self.plan.options.overridden
+            hook = consumer.on_overflow if is_told else None
+            self._overflowing = Overflowing(self.plan.limits.overflow, self.consumers.overflows, hook)
+        return self._overflowing
+
+    def peek(self, frame: str | bytes) -> Any:
         return frame if self.dispatcher is None or self.awaits_token else self.dispatcher.peek(frame)
 
     def _receive_message(self, message: dict[str, Any], trace: str | None = None) -> None:

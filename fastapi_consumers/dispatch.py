@@ -86,12 +86,13 @@ class Dispatcher:
         #: The consumer's throttles, unless they have counted the frame before it came here.
         self._throttles = self._plan.throttles if counts_requests else ()
         self._bad_frames = 0
-        self._refusals = Refusals(self._plan.limits.max_throttled_requests)
+        #: Made for the first request that a throttle counts.
+        self._refusals: Refusals | None = None
         self._running = Cancelling(connection)
         self._mailbox: Mailbox | None = None
 
     def start(self) -> None:
-        """The socket is accepted, so its subprotocol is final."""
+        """Read and write what the connection's subprotocol means."""
         self._reader = self._plan.reader(self._connection.subprotocol)
         self._framer = self._plan.framer(self._connection.subprotocol)
         self._read = self._reader.read
@@ -197,10 +198,11 @@ class Dispatcher:
 
     async def count(self, throttles: Sequence[BaseThrottle], action: Action | None) -> None:
         """Count a request by these throttles. Raises what they raise; the answer to one too many closes the socket."""
+        refusals = self._refusals
+        if refusals is None:
+            refusals = self._refusals = Refusals(self._plan.limits.max_throttled_requests)
         try:
-            await check_throttles(
-                throttles, self._consumer, action, self._connection.consumers.buckets, self._refusals.add
-            )
+            await check_throttles(throttles, self._consumer, action, self._connection.consumers.buckets, refusals.add)
         except Exception:
             # Those who keep to their limits come first.
             await asyncio.sleep(0)
@@ -315,7 +317,7 @@ class Dispatcher:
         await self._connection.send_frame(frame)
         if error.close:
             await self._connection.close(error.close_code, error.code)
-        elif self._refusals.is_flood:
+        elif self._refusals is not None and self._refusals.is_flood:
             await self._connection.close(CloseCode.TOO_MANY_REQUESTS, "too_many_requests")
 
     async def explain(self, failure: Exception, where: str) -> ConsumerError:
@@ -325,12 +327,10 @@ class Dispatcher:
     # -- tasks and cancelling --------------------------------------------------------------------------------------
 
     async def _start_task(self, plan: ActionPlan, request: Request) -> None:
-        tasks = self._running.tasks
-        while len(tasks) >= self._plan.limits.max_concurrent_actions:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        task = asyncio.get_running_loop().create_task(self._run_task(plan, request))
-        tasks[task] = request
-        task.add_done_callback(tasks.pop)
+        running = self._running
+        while len(running.tasks) >= self._plan.limits.max_concurrent_actions:
+            await asyncio.wait(running.tasks, return_when=asyncio.FIRST_COMPLETED)
+        running.start(asyncio.get_running_loop().create_task(self._run_task(plan, request)), request)
 
     async def _run_task(self, plan: ActionPlan, request: Request) -> None:
         task = asyncio.current_task()

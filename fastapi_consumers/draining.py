@@ -78,7 +78,7 @@ class Draining:
 
     def check(self) -> None:
         """Raises ``Throttled`` with the code ``service_restart`` and status 503 once the drain has begun."""
-        if self.has_begun:
+        if self._task is not None:
             message = _("This server is about to restart.")
             error = Throttled(self._pause(AFTER), message, code=REASON, close_code=CloseCode.SERVICE_RESTART)
             error.http_status = 503

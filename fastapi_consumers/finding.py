@@ -10,10 +10,9 @@ from .runtime import Consumers
 
 def get_consumers(connection: HTTPConnection) -> Consumers:
     """The application's ``Consumers``, as a dependency of HTTP endpoints: ``Depends(get_consumers)``."""
-    found = _consumers_on(connection.app.state)
-    if found is None:
+    if getattr(connection.app.state, "consumers", None) is None:
         raise _misplaced("app.state.consumers", "nothing", "call add_consumers(app, channel_routes)")
-    return found
+    return consumers_of(connection.scope)
 
 
 def consumers_of(scope: Any) -> Consumers:
@@ -32,17 +31,13 @@ def consumers_of(scope: Any) -> Consumers:
                 )
             ],
         )
-    found = _consumers_on(state)
-    if found is None:
-        found = state.consumers = Consumers()
-    return found
-
-
-def _consumers_on(state: Any) -> Consumers | None:
     found = getattr(state, "consumers", None)
-    if found is not None and not isinstance(found, Consumers):
+    if isinstance(found, Consumers):
+        return found
+    if found is not None:
         raise _misplaced("app.state.consumers", repr(found), "keep your own under another name")
-    return found
+    made = state.consumers = Consumers()
+    return made
 
 
 def _misplaced(where: str, found: str, fix: str) -> ImproperlyConfigured:

@@ -125,7 +125,7 @@ class Hub:
             raise TooManyGroups
         held: Held | None = None
         if found is None:
-            found = self._topics[topic] = Topic()
+            found = self._topics[topic] = Topic(subscribed=self.transport.is_direct)
         elif limit is not None and found.count >= limit:
             raise GroupFull
         if history is not None and self.streams is not None and member.framer is not None:
@@ -179,12 +179,15 @@ class Hub:
         """
         self._channels.pop(member.channel, None)
         member.has_left = True
-        left = [(topic, self._remove(topic, member)) for topic in tuple(member.topics)]
+        emptied: list[tuple[str, Topic]] = []
+        for topic in tuple(member.topics):
+            found = self._remove(topic, member)
+            if found is not None and not found.members:
+                emptied.append((topic, found))
         cancelled: asyncio.CancelledError | None = None
-        for topic, found in left:
+        for topic, found in emptied:
             try:
-                if found is not None:
-                    await self._unsubscribe(topic, found)
+                await self._unsubscribe(topic, found)
             except asyncio.CancelledError as error:
                 cancelled = error
             except Exception:
@@ -203,6 +206,10 @@ class Hub:
         """End the topic's subscription if nobody is left."""
         if found.members:
             return
+        if self.transport.is_direct:
+            found.subscribed = False
+            self._forget(topic, found)
+            return
         try:
             async with found.lock:
                 # Somebody may have joined while the lock was awaited: members are added before they wait for it.
@@ -215,7 +222,7 @@ class Hub:
 
     def _forget(self, topic: str, found: Topic) -> None:
         # Whoever holds the lock is at the transport, and forgets it afterwards.
-        is_empty = not found.members and not found.subscribed and not found.lock.locked()
+        is_empty = not found.members and not found.subscribed and not found.is_locked
         if is_empty and self._topics.get(topic) is found:
             del self._topics[topic]
             if found.stream is not None and self.streams is not None:

@@ -30,7 +30,7 @@ from .types import CloseCode
 async def identify(connection: Connection) -> None:
     """Ask the authentications whose handshake it is. Raises what they raise, and for a credential that has ended."""
     user, auth = await authenticate_with(connection.plan.authentications, connection)
-    _take(connection, user, auth, _lifetime(connection, auth))
+    _take(connection, user, auth, connection.lifetime if auth is None else _lifetime(connection, auth))
 
 
 async def join_own_topics(connection: Connection) -> None:
@@ -53,7 +53,6 @@ async def wait_for_token(consumer: Any, connection: Connection) -> None:
     connection.awaits_token = True
     try:
         await connection.accept()
-        connection.dispatcher.start()
         request = await _first_request(consumer, connection)
         try:
             await connection.work(_let_in(consumer, connection, request.data["token"]))
@@ -171,12 +170,15 @@ def _lifetime(connection: Connection, auth: Any) -> Lifetime:
 
 def _take(connection: Connection, user: Any, auth: Any, lifetime: Lifetime) -> None:
     """From here on it is this user's, until the credential ends."""
-    expiries = connection.consumers.expiries
+    expiries, former = connection.consumers.expiries, connection.lifetime
     connection.lifetime = lifetime
     connection.user = connection.scope["user"] = user
-    connection.auth = connection.scope["auth"] = auth
+    connection.auth = auth
+    if auth is not None or "auth" in connection.scope:
+        connection.scope["auth"] = auth
     if lifetime.expires_at is None:
-        expiries.discard(connection)
+        if former.expires_at is not None:
+            expiries.discard(connection)
     else:
         ends = lifetime.expires_at + connection.plan.limits.authentication_grace
         expiries.set(connection, ends, partial(connection.shut, CloseCode.NOT_AUTHENTICATED, "expired"))

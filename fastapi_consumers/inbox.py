@@ -9,8 +9,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
 from .redaction import without_input
 from .types import CloseCode, Message, Receive
@@ -21,9 +21,10 @@ logger = logging.getLogger(__name__)
 class Disconnected(Exception):
     """The client, or the server, ended the connection. ``code`` is the close code."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+    @property
+    def code(self) -> int:
+        code: int = self.args[0]
+        return code
 
 
 class TooBig(Exception):
@@ -68,33 +69,50 @@ class Watch:
             self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
 
 
+class Owner(Protocol):
+    """Who is told what becomes of an inbox."""
+
+    def peek(self, frame: str | bytes) -> Any:
+        """Sees each frame while an action runs, and says what is queued: the frame, what it read in it, or nothing
+        (``None``) if it has dealt with it."""
+
+    def on_gone(self, code: int) -> None:
+        """Called with the close code when the client goes while an action runs."""
+
+    def shut(self, code: int) -> None:
+        """Called with the close code when no more can be received: the inbox stayed full, a frame that came meanwhile
+        is too big, or receiving failed."""
+
+
+class InboxBounds(NamedTuple):
+    """What an inbox may hold, the same for all connections of a class.
+
+    ``max_size``: bytes that one frame may have; ``get`` raises ``TooBig`` for a larger one. ``max_messages``: frames
+    that may wait; a full inbox stops receiving, so that TCP slows the client down. ``timeout``: seconds that it may
+    stay full before it is stuck.
+    """
+
+    max_size: int
+    max_messages: int
+    timeout: float
+
+
 class Inbox:
     """Frames of one socket, in order.
 
     Args:
         receive: the server's ASGI ``receive``.
-        max_size: bytes that one frame may have; ``get`` raises ``TooBig`` for a larger one.
-        max_messages: frames that may wait; a full inbox stops receiving, so that TCP slows the client down.
-        timeout: seconds that it may stay full before ``on_stuck`` is called.
-        peek: sees each frame while an action runs, and says what is queued: the frame, what it read in it, or nothing
-            (``None``) if it has dealt with it.
-        on_gone: called with the close code when the client goes while an action runs.
-        on_stuck: called with the close code when no more can be received: the inbox stayed full, a frame that came
-            meanwhile is too big, or receiving failed.
     """
 
     __slots__ = (
+        "_bounds",
         "_gone",
-        "_max_messages",
         "_max_size",
-        "_on_gone",
-        "_on_stuck",
-        "_peek",
+        "_owner",
         "_pump",
         "_queue",
         "_receive",
         "_room",
-        "_timeout",
         "_waiter",
         "_watch",
         "turn",
@@ -105,26 +123,13 @@ class Inbox:
     received_bytes: int | None = None
     last_seen: float | None = None
 
-    def __init__(
-        self,
-        receive: Receive,
-        watch: Watch,
-        *,
-        max_size: int,
-        max_messages: int,
-        timeout: float,
-        peek: Callable[[str | bytes], Any],
-        on_gone: Callable[[int], None],
-        on_stuck: Callable[[int], None],
-    ) -> None:
+    def __init__(self, receive: Receive, watch: Watch, owner: Owner, bounds: InboxBounds) -> None:
         self._receive = receive
         self._watch = watch
-        self._max_size = max_size
-        self._max_messages = max_messages
-        self._timeout = timeout
-        self._peek = peek
-        self._on_gone = on_gone
-        self._on_stuck = on_stuck
+        self._owner = owner
+        self._bounds = bounds
+        #: Looked at for every frame.
+        self._max_size = bounds.max_size
         self._queue: deque[Any] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -205,13 +210,13 @@ class Inbox:
             while True:
                 frame: Any = self._take(await self._receive())
                 if self._waiter is None:
-                    frame = self._peek(frame)
+                    frame = self._owner.peek(frame)
                     if frame is None:
                         continue
                 if self._queue is None:
                     self._queue = deque()
-                if len(self._queue) >= self._max_messages and not await self._wait_for_room(self._queue):
-                    self._on_stuck(CloseCode.TOO_MANY_REQUESTS)
+                if len(self._queue) >= self._bounds.max_messages and not await self._wait_for_room(self._queue):
+                    self._owner.shut(CloseCode.TOO_MANY_REQUESTS)
                     return
                 self._queue.append(frame)
                 if self._waiter is not None:
@@ -219,12 +224,12 @@ class Inbox:
                     # not cancelled at the action's end, for a cancelled receive() may lose a message.
                     return
         except Disconnected as error:
-            self._on_gone(error.code)
+            self._owner.on_gone(error.code)
         except TooBig:
-            self._on_stuck(CloseCode.MESSAGE_TOO_BIG)
+            self._owner.shut(CloseCode.MESSAGE_TOO_BIG)
         except Exception as error:
             logger.error("receiving while an action runs failed", exc_info=without_input(error))
-            self._on_stuck(CloseCode.INTERNAL_ERROR)
+            self._owner.shut(CloseCode.INTERNAL_ERROR)
         finally:
             self._pump = None
             self._wake()
@@ -232,8 +237,8 @@ class Inbox:
     async def _wait_for_room(self, queue: deque[Any]) -> bool:
         self._room = asyncio.Event()
         try:
-            async with asyncio.timeout(self._timeout):
-                while len(queue) >= self._max_messages:
+            async with asyncio.timeout(self._bounds.timeout):
+                while len(queue) >= self._bounds.max_messages:
                     self._room.clear()
                     await self._room.wait()
         except TimeoutError:
@@ -253,7 +258,7 @@ class Inbox:
         if pump is not None and pump is not asyncio.current_task():
             pump.cancel()
             await asyncio.wait([pump])
-        self._peek = self._on_gone = self._on_stuck = _nothing
+        self._owner = _NOBODY
 
 
 class CountingInbox(Inbox):
@@ -264,8 +269,8 @@ class CountingInbox(Inbox):
     received: int
     received_bytes: int
 
-    def __init__(self, receive: Receive, watch: Watch, **options: Any) -> None:
-        super().__init__(receive, watch, **options)
+    def __init__(self, receive: Receive, watch: Watch, owner: Owner, bounds: InboxBounds) -> None:
+        super().__init__(receive, watch, owner, bounds)
         self.received = self.received_bytes = 0
         self.last_seen: float | None = None
 
@@ -287,5 +292,13 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _nothing(_: object) -> None:
-    return None
+class _Nobody:
+    """The owner of an inbox that is closed."""
+
+    def peek(self, _: object) -> None:
+        return None
+
+    on_gone = shut = peek
+
+
+_NOBODY = _Nobody()

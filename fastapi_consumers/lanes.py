@@ -10,10 +10,23 @@ what it was, frames go through ``send`` as on any other server.
 
 import asyncio
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
+from starlette._exception_handler import wrap_app_handling_exceptions
+
 from .types import Send
+
+
+def _inner(code: CodeType, *names: str) -> CodeType | None:
+    """The code of a function that is written within another; ``None`` if there is none of that name."""
+    for name in names:
+        found = next((each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == name), None)
+        if found is None:
+            return None
+        code = found
+    return code
+
 
 #: The ``send`` of uvicorn's classes: module and name. By name, since importing them would load what the server may not
 #: even use. A subclass that overrides ``send`` is another matter.
@@ -24,7 +37,9 @@ _KNOWN = frozenset(
     }
 )
 #: The function in which Starlette wraps ``send`` for each of its layers that handles exceptions. It changes nothing.
-_WRAPPER = "starlette._exception_handler", "wrap_app_handling_exceptions.<locals>.wrapped_app.<locals>.sender"
+_WRAPPER = _inner(wrap_app_handling_exceptions.__code__, "wrapped_app", "sender")
+#: Where it has what it wraps.
+_CELL = _WRAPPER.co_freevars.index("send") if _WRAPPER is not None and "send" in _WRAPPER.co_freevars else None
 #: Seconds that a client which is cut off has to see why.
 PARTING = 1.0
 #: How many of them may lie over each other: one for each mounted application, and a few.
@@ -79,11 +94,11 @@ def stop_reading(send: Send) -> None:
 def _unwrapped(send: Any) -> Any:
     """The ``send`` below Starlette's wrappers. Any other wrapper may mean something, and stays."""
     for _ in range(_MAX_WRAPPERS):
-        if not isinstance(send, FunctionType) or _origin(send) != _WRAPPER or send.__closure__ is None:
+        if not isinstance(send, FunctionType) or send.__code__ is not _WRAPPER:
             break
-        if "send" not in send.__code__.co_freevars:
+        if send.__closure__ is None or _CELL is None:
             break
-        send = send.__closure__[send.__code__.co_freevars.index("send")].cell_contents
+        send = send.__closure__[_CELL].cell_contents
     return send
 
 

@@ -9,7 +9,7 @@ connection costs no task, no queue and no wake-up per message.
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .backlog import Backlog, Droppable, Entries, Full, Overflow
 from .lanes import Lane
@@ -18,12 +18,32 @@ from .stepping import Resumed
 from .types import Message, Send
 
 
-class Pending(Protocol):
-    """Where what was published waits for the end of the event loop's turn."""
+class OutboxBounds(NamedTuple):
+    """What an outbox may hold, the same for all connections of a class.
 
-    @property
-    def is_due(self) -> bool:
-        """Whether anything waits there, for whomever."""
+    ``max_messages`` and ``max_bytes`` may wait. ``overflow``: what happens to more; ``disconnect`` gives the connection
+    up, the others drop events. ``write_timeout``: seconds that one message may take to be written once the server has
+    begun to wait; only under ``disconnect``, where more gives the connection up too.
+    """
+
+    overflow: Overflow
+    max_messages: int
+    max_bytes: int
+    write_timeout: float
+
+
+class Owner(Protocol):
+    """Who is told what becomes of an outbox. None of these may raise."""
+
+    def on_overflow(self) -> None:
+        """Called once, when nothing more can wait and nothing can be dropped, and when something had to be dropped on
+        a lane that is closing."""
+
+    def on_lost(self, error: BaseException) -> None:
+        """Called once, when the server refuses to send, as it does when the peer has gone."""
+
+    def on_dropped(self) -> None:
+        """Called for each event that is dropped for want of room."""
 
 
 class Outbox:
@@ -31,16 +51,6 @@ class Outbox:
 
     Args:
         send: the server's ASGI ``send``.
-        max_messages, max_bytes: what may wait.
-        overflow: what happens to more. ``disconnect`` calls ``on_overflow``; the others drop events.
-        write_timeout: seconds that one message may take to be written once the server has begun to wait; only under
-            ``disconnect``, where more calls ``on_overflow`` too.
-        on_overflow: called once, without arguments, when nothing more can wait and nothing can be dropped, and when
-            something had to be dropped on a lane that is closing.
-        on_lost: called once with the exception when the server refuses to send, as it does when the peer has gone.
-        on_dropped: called for each event that is dropped for want of room.
-        pending: where events wait that go before what is pushed.
-        catch_up: called before something is pushed while events wait, to have those for this one delivered first.
 
     Frames leave in the order in which they were pushed. After ``abort``, an overflow or a lost peer everything is
     dropped. ``sent``, ``dropped``, ``coalesced``, ``waiting`` and the one that is being written add up to what was
@@ -49,23 +59,17 @@ class Outbox:
 
     __slots__ = (
         "_backlog",
-        "_catch_up",
+        "_bounds",
         "_dead",
         "_held",
         "_is_closing",
         "_is_writable",
-        "_limits",
         "_lost_frames",
-        "_on_dropped",
-        "_on_lost",
-        "_on_overflow",
-        "_overflow",
-        "_pending",
+        "_owner",
         "_sealed",
         "_send",
         "_task",
         "_write",
-        "_write_timeout",
         "is_idle",
         "on_drained",
         "sent",
@@ -74,29 +78,11 @@ class Outbox:
     #: Bytes of the messages that were handed to the server; ``None``: nobody counts.
     sent_bytes: int | None = None
 
-    def __init__(
-        self,
-        send: Send,
-        *,
-        max_messages: int,
-        max_bytes: int,
-        write_timeout: float,
-        on_overflow: Callable[[], None],
-        on_lost: Callable[[BaseException], None],
-        overflow: Overflow = "disconnect",
-        on_dropped: Callable[[], None] | None = None,
-        pending: Pending | None = None,
-        catch_up: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds) -> None:
         self._send = send
-        self._overflow: Overflow = overflow
-        self._limits = max_messages, max_bytes
-        self._write_timeout = write_timeout if overflow == "disconnect" else None
-        self._on_overflow = on_overflow
-        self._on_lost = on_lost
-        self._on_dropped = on_dropped
-        self._pending = pending if pending is not None else _NOTHING_PENDING
-        self._catch_up = catch_up if catch_up is not None else _nothing
+        #: ``None`` once nobody is to be told any more.
+        self._owner: Owner | None = owner
+        self._bounds = bounds
         self._write: Callable[[bytes], None] | None = None
         self._is_writable: Callable[[], bool] = _never
         self._is_closing: Callable[[], bool] = _never
@@ -215,7 +201,7 @@ class Outbox:
             return
         backlog = self._backlog
         if backlog is None:
-            backlog = self._backlog = Backlog(self._overflow, *self._limits)
+            backlog = self._new_backlog()
         before = backlog.dropped
         try:
             backlog.put(frame, droppable)
@@ -225,17 +211,22 @@ class Outbox:
         else:
             if backlog.dropped == before:
                 return
-            if self._on_dropped is not None:
+            if self._owner is not None:
                 for _ in range(backlog.dropped - before):
-                    self._on_dropped()
+                    self._owner.on_dropped()
             if self._is_closing():
                 # The server has given it up, as uvicorn does when no pong comes, and cannot even say so: its buffer
                 # is not taken either.
                 self._give_up()
 
+    def _new_backlog(self) -> Backlog:
+        backlog = self._backlog = Backlog(self._bounds.overflow, self._bounds.max_messages, self._bounds.max_bytes)
+        return backlog
+
     async def _write_all(self, current: Awaitable[None]) -> None:
         """Finish the send that waits, then write what was queued meanwhile."""
-        limit = asyncio.timeout(self._write_timeout)
+        timeout = self._bounds.write_timeout if self._bounds.overflow == "disconnect" else None
+        limit = asyncio.timeout(timeout)
         try:
             while True:
                 async with limit:
@@ -245,7 +236,7 @@ class Outbox:
                 if frame is None:
                     break
                 current = self._send(frame.message.copy())
-                limit = asyncio.timeout(self._write_timeout)
+                limit = asyncio.timeout(timeout)
         except TimeoutError as error:
             if limit.expired():
                 self._give_up()
@@ -273,10 +264,9 @@ class Outbox:
         stopping it.
         """
         if self._task is not None:
-            if self._backlog is None:
-                self._backlog = Backlog(self._overflow, *self._limits)
+            backlog = self._backlog if self._backlog is not None else self._new_backlog()
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._backlog.mark(done)
+            backlog.mark(done)
             await done
         elif self._dead or self._sealed:
             await asyncio.sleep(0)
@@ -300,19 +290,20 @@ class Outbox:
         if self._backlog is not None:
             self._lost_frames += self._backlog.clear()
 
-    def detach(self) -> None:
-        """Tell nobody of anything any more. Called once it is dead."""
-        self._on_overflow = self._on_dropped = _nothing
-        self._on_lost = self._catch_up = _nothing
-        self.on_drained = None
+    def end(self) -> None:
+        """Drop everything, for good, and tell nobody of anything any more."""
+        self.abort()
+        self._owner = self.on_drained = None
 
     def _give_up(self) -> None:
         self.abort()
-        self._on_overflow()
+        if self._owner is not None:
+            self._owner.on_overflow()
 
     def _lose(self, error: BaseException) -> None:
         self.abort()
-        self._on_lost(error)
+        if self._owner is not None:
+            self._owner.on_lost(error)
 
 
 class CountingOutbox(Outbox):
@@ -320,7 +311,7 @@ class CountingOutbox(Outbox):
 
     __slots__ = ("_bytes", "_lane_bytes")
 
-    def __init__(self, send: Send, **options: Any) -> None:
+    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds) -> None:
         # Not counted on itself: what it calls would refer to it, and it to that.
         total = self._bytes = [0]
         #: Those that were written straight to the transport.
@@ -334,7 +325,7 @@ class CountingOutbox(Outbox):
                 total[0] += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
             return send(message)
 
-        super().__init__(counting, **options)
+        super().__init__(counting, owner, bounds)
 
     @property
     def sent_bytes(self) -> int:  # type: ignore[override]
@@ -365,10 +356,6 @@ class CountingOutbox(Outbox):
 
 def _never() -> bool:
     return False
-
-
-def _nothing(*_: object) -> None:
-    return None
 
 
 async def _awaited(awaitable: Awaitable[None]) -> None:

@@ -18,16 +18,16 @@ class Overflowing:
         policy: the one in force.
         counter: policy to how many events it dropped, and ``disconnect`` to how many sockets were closed; shared by all
             connections.
+        hook: the consumer's ``on_overflow``, where it has one.
     """
 
-    __slots__ = ("_counter", "_policy", "_told", "hook")
+    __slots__ = ("_counter", "_hook", "_policy", "_told")
 
-    def __init__(self, policy: str, counter: Counter[str]) -> None:
+    def __init__(self, policy: str, counter: Counter[str], hook: Callable[[str], Any] | None) -> None:
         self._policy = policy
         self._counter = counter
+        self._hook = hook
         self._told = False
-        #: The consumer's ``on_overflow``, where it has one.
-        self.hook: Callable[[str], Any] | None = None
 
     def dropped(self) -> bool:
         """An event was dropped. Whether it is the first one since all was well; then the hook is called."""
@@ -48,9 +48,9 @@ class Overflowing:
         self._told = False
 
     def _tell(self, policy: str) -> None:
-        if self.hook is not None:
+        if self._hook is not None:
             # Not here: this is the middle of a fan-out, and what the hook broadcasts may not overtake that.
-            asyncio.get_running_loop().call_soon(_call, self.hook, policy)
+            asyncio.get_running_loop().call_soon(_call, self._hook, policy)
 
 
 def _call(hook: Callable[[str], Any], policy: str) -> None:

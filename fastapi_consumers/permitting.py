@@ -18,7 +18,7 @@ from .groups import check_group
 from .history import GroupHistory, HistoryEvent, HistorySlice
 from .localization import told_to
 from .messages import Notice
-from .permissions import About, Delivery, check_about, is_delivered
+from .permissions import About, Delivery, check_about
 from .plan import ActionPlan
 from .protocols import JSON_FRAMER
 from .redaction import without_input
@@ -126,12 +126,6 @@ async def check_groups_again(consumer: Any) -> None:
 
 
 # -- deliveries --------------------------------------------------------------------------------------------------------
-
-
-def delivery_filter(connection: Connection, consumer: Any) -> Callable[[Delivery], bool] | None:
-    """What decides about each event for this consumer; ``None`` if all are for it."""
-    permissions = connection.plan.deliveries
-    return partial(is_delivered, permissions, consumer) if permissions else None
 
 
 class Withheld:

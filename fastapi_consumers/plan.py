@@ -1,7 +1,7 @@
 """A consumer class in one application: every policy, limit and encoding decided, so that no message has to ask."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +10,12 @@ from .actions import Action
 from .authentication import BEARER_SUBPROTOCOL, BaseAuthentication, TokenKeys
 from .builtin_actions import TOKEN_BUILTINS, history_action
 from .codecs import encode_json, encode_msgpack, msgpack_available
+from .inbox import InboxBounds
 from .localization import Localization
 from .messages import Frame, bytes_frame, text_frame
 from .metaclass import resolve
 from .options import ConsumerOptions, ExceptionHandler, Limits
+from .outbox import OutboxBounds
 from .pagination import BasePagination, CursorPagination, pagination_for_streams
 from .permissions import BasePermission, asked_about, asked_at_all, depends_on_action
 from .protocols import (
@@ -76,12 +78,17 @@ class Plan:
         options: ConsumerOptions = resolve(cls)
         self.cls = cls
         self.options = options
-        self.limits = dataclasses.replace(defaults.limits, **options.limits)
+        self.limits = limits = dataclasses.replace(defaults.limits, **options.limits)
+        self.inbox_bounds = InboxBounds(limits.max_message_size, limits.max_inbox, limits.inbox_timeout)
+        self.outbox_bounds = OutboxBounds(
+            limits.overflow, limits.max_outbox, limits.max_outbox_bytes, limits.write_timeout
+        )
         self.authentications = _choose(options.authentications, defaults.authentications)
         self._permissions = _choose(options.permissions, defaults.permissions)
         #: What is asked at connect and before each action, about groups, about objects, and about each event.
         self.permissions = asked_at_all(self._permissions)
         self.groups = asked_about(self._permissions, "has_group_permission")
+        self.asks_about_groups = bool(self.groups) or "check_group_permissions" in options.overridden
         self.objects = asked_about(self._permissions, "has_object_permission")
         self.deliveries = asked_about(self._permissions, "has_delivery_permission")
         self.throttles = _choose(options.throttles, defaults.throttles)
@@ -113,6 +120,8 @@ class Plan:
         self.has_cancel = "cancel" in builtins and "cancel" not in options.actions
         self._token_readers: dict[bool, Reader] = {}
         has_actions: bool = getattr(cls, "_has_actions", False)
+        #: Whether its clients are sent events in frames of the protocol.
+        self.frames_events = hasattr(cls, "encode_json")
         #: Whether frames go to receive() and not straight to the actions.
         self.reads_raw = not has_actions or bool({"receive", "receive_json", "decode_json"} & options.overridden)
         #: Whether throttles count frames, since who overrides these may never ask for an action.
@@ -138,8 +147,10 @@ class Plan:
         """Whether the class encodes or decodes JSON in its own way."""
         return bool({"encode_json", "decode_json"} & self.options.overridden)
 
-    def choose_subprotocol(self, offered: list[str]) -> str | None:
+    def choose_subprotocol(self, offered: Sequence[str]) -> str | None:
         """The first of the client's subprotocols that is one of ours, or ``None``. Never one that holds a token."""
+        if not offered:
+            return None
         for subprotocol in offered if getattr(self.cls, "_has_actions", False) else ():
             if subprotocol == JSON_SUBPROTOCOL:
                 return subprotocol

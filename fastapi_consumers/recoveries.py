@@ -13,31 +13,23 @@ PARAMETER = "recover"
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,16})")
 
 
-class Recoveries:
-    """The positions in a handshake's query.
+def recoveries_of(scope: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Position | None]:
+    """The groups that a handshake's query asks to recover, with the position, ``None`` if that cannot be read.
 
     Args:
         groups: those that are joined at connect. The parameter without a group is for the only one of them.
     """
-
-    __slots__ = ("_asked",)
-
-    def __init__(self, scope: Mapping[str, Any], groups: Sequence[str]) -> None:
-        self._asked: dict[str, Position | None] = {}
-        query = scope.get("query_string") or b""
-        if b"recover" not in query:
-            return
+    asked: dict[str, Position | None] = {}
+    query = scope.get("query_string") or b""
+    if b"recover" in query:
         params = QueryParams(query)
         for group in groups:
             value = params.get(f"{PARAMETER}.{group}")
             if value is None and len(groups) == 1:
                 value = params.get(PARAMETER)
             if value is not None:
-                self._asked[group] = read_position(value)
-
-    def of(self, group: str) -> tuple[Position | None, bool]:
-        """The position, ``None`` if it cannot be read, and whether recovery is asked for at all."""
-        return self._asked.get(group), group in self._asked
+                asked[group] = read_position(value)
+    return asked
 
 
 def read_position(text: str) -> Position | None:

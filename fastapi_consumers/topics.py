@@ -64,24 +64,35 @@ class Batch:
 class Topic:
     """The members of one topic in this process."""
 
-    __slots__ = ("_snapshot", "batches", "filtering", "last", "lock", "members", "onlookers", "stream", "subscribed")
+    __slots__ = ("_lock", "_snapshot", "filtering", "last", "members", "onlookers", "serving", "stream", "subscribed")
 
-    def __init__(self) -> None:
+    def __init__(self, subscribed: bool) -> None:
         self.members: dict[str, Member] = {}
         #: How many of them do not count.
         self.onlookers = 0
-        self.subscribed = False
+        #: Whether its packets come; from the beginning where no transport has to be asked for them.
+        self.subscribed = subscribed
         #: How many members have a say in what they are given.
         self.filtering = 0
-        #: Held while the topic is subscribed or unsubscribed at the transport.
-        self.lock = asyncio.Lock()
-        #: What is on its way, in order.
-        self.batches: deque[Batch] = deque()
+        self._lock: asyncio.Lock | None = None
+        #: Done when the last one has ended of the fan-outs that let others run in between. None overtakes another.
+        self.serving: asyncio.Future[None] | None = None
         self._snapshot: tuple[Member, ...] | None = None
         #: Where a member came with a history.
         self.stream: Stream | None = None
         #: The last event with a position that came before there was a stream.
         self.last: Position | None = None
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held while the topic is subscribed or unsubscribed at the transport."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    @property
+    def is_locked(self) -> bool:
+        return self._lock is not None and self._lock.locked()
 
     def add(self, member: Member) -> None:
         self.members[member.channel] = member

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from fastapi_consumers.inbox import Disconnected, Inbox, TooBig, Watch
+from fastapi_consumers.inbox import Disconnected, Inbox, InboxBounds, TooBig, Watch
 
 
 class Server:
@@ -38,31 +38,31 @@ class Server:
 
 
 class Told:
-    def __init__(self):
+    """The owner of an inbox. Frames in ``takes`` are dealt with at once; an exception there is what looking raises."""
+
+    def __init__(self, takes):
         self.gone = []
         self.stuck = []
         self.peeked = []
+        self.takes = takes
+
+    def peek(self, frame):
+        self.peeked.append(frame)
+        if isinstance(self.takes, Exception):
+            raise self.takes
+        return None if frame in self.takes else frame
+
+    def on_gone(self, code):
+        self.gone.append(code)
+
+    def shut(self, code):
+        self.stuck.append(code)
 
 
 def make(server, watch=None, *, takes=(), **limits):
-    told = Told()
-
-    def peek(frame):
-        told.peeked.append(frame)
-        if isinstance(takes, Exception):
-            raise takes
-        return None if frame in takes else frame
-
+    told = Told(takes)
     limits = {"max_size": 100, "max_messages": 3, "timeout": 60.0, **limits}
-    inbox = Inbox(
-        server.receive,
-        watch or Watch(60),
-        peek=peek,
-        on_gone=told.gone.append,
-        on_stuck=told.stuck.append,
-        **limits,
-    )
-    return inbox, told
+    return Inbox(server.receive, watch or Watch(60), told, InboxBounds(**limits)), told
 
 
 async def turns(count=6):
@@ -317,14 +317,14 @@ async def test_close_ends_the_pump(state):
 
 async def test_the_pump_itself_may_close_the_inbox():
     server = Server()
-    inbox, _ = make(server)
+    inbox, told = make(server)
     closed = []
 
     async def close():
         await inbox.close()
         closed.append(True)
 
-    inbox._on_gone = lambda code: closed.append(asyncio.ensure_future(close()))
+    told.on_gone = lambda code: closed.append(asyncio.ensure_future(close()))
     inbox.start_pump()
     server.put(1000)
     await turns()
@@ -458,8 +458,8 @@ async def test_who_has_gone_needs_no_pump(watch, clock):
 
 async def test_by_itself_it_looks_after_its_interval():
     server, gone = Server(), asyncio.Event()
-    inbox, _ = make(server, Watch(0.005))
-    inbox._on_gone = lambda code: gone.set()
+    inbox, told = make(server, Watch(0.005))
+    told.on_gone = lambda code: gone.set()
     server.put(1000)
     inbox.begin()
     await gone.wait()

@@ -8,7 +8,7 @@ from fastapi_consumers.origins import is_allowed_origin
 
 def allowed(origin, patterns=None, *, host="example.com", scheme="ws"):
     headers = {"host": host} if origin is None else {"host": host, "origin": origin}
-    return is_allowed_origin(Headers(headers), scheme, patterns if patterns is None else tuple(patterns))
+    return is_allowed_origin(Headers(headers).raw, scheme, patterns if patterns is None else tuple(patterns))
 
 
 @pytest.mark.parametrize("patterns", [None, [], ["https://other.example"]])

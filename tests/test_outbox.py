@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fastapi_consumers.backlog import OVERFLOWS, Droppable
 from fastapi_consumers.lanes import Lane
 from fastapi_consumers.messages import text_frame
-from fastapi_consumers.outbox import CountingOutbox, Outbox
+from fastapi_consumers.outbox import Outbox, OutboxBounds
 
 
 class Socket:
@@ -46,10 +46,21 @@ class Socket:
 
 
 class Told:
+    """The owner of an outbox."""
+
     def __init__(self):
         self.overflows = 0
         self.drops = 0
         self.lost = []
+
+    def on_overflow(self):
+        self.overflows += 1
+
+    def on_dropped(self):
+        self.drops += 1
+
+    def on_lost(self, error):
+        self.lost.append(error)
 
 
 def make(
@@ -65,24 +76,7 @@ def make(
     **options,
 ):
     told = Told()
-
-    def overflowed():
-        told.overflows += 1
-
-    def dropped():
-        told.drops += 1
-
-    outbox = kind(
-        socket.send,
-        max_messages=max_messages,
-        max_bytes=max_bytes,
-        write_timeout=write_timeout,
-        on_overflow=overflowed,
-        on_lost=told.lost.append,
-        overflow=overflow,
-        on_dropped=dropped,
-        **options,
-    )
+    outbox = Outbox(socket.send, told, OutboxBounds(overflow, max_messages, max_bytes, write_timeout))
     if opened:
         outbox.open(lane)
     return outbox, told
@@ -260,11 +254,11 @@ async def test_push_does_not_raise_where_send_itself_raises():
     def send(message):
         raise OSError("at once")
 
-    told = []
-    outbox = Outbox(send, max_messages=1, max_bytes=1, write_timeout=1, on_overflow=lambda: None, on_lost=told.append)
+    told = Told()
+    outbox = Outbox(send, told, OutboxBounds("disconnect", 1, 1, 1))
     outbox.open()
     push(outbox, 1)
-    assert [str(error) for error in told] == ["at once"]
+    assert [str(error) for error in told.lost] == ["at once"]
 
 
 async def test_a_server_that_was_cancelled_is_lost_and_does_not_cancel_who_publishes():
@@ -315,9 +309,7 @@ async def test_send_may_return_an_awaitable_that_is_no_coroutine(rounds):
     def send(message):
         return Awaitable(rounds, lambda: sent.append(message["text"]))
 
-    outbox = Outbox(
-        send, max_messages=9, max_bytes=99, write_timeout=1, on_overflow=lambda: None, on_lost=lambda error: None
-    )
+    outbox = Outbox(send, Told(), OutboxBounds("disconnect", 9, 99, 1))
     outbox.open()
     push(outbox, 1, 2)
     assert sent == (["1", "2"] if rounds == 0 else [])
@@ -332,9 +324,7 @@ async def test_send_may_return_a_future():
         futures.append(asyncio.get_running_loop().create_future())
         return futures[-1]
 
-    outbox = Outbox(
-        send, max_messages=9, max_bytes=99, write_timeout=1, on_overflow=lambda: None, on_lost=lambda error: None
-    )
+    outbox = Outbox(send, Told(), OutboxBounds("disconnect", 9, 99, 1))
     outbox.open()
     push(outbox, 1, 2)
     await turns()
@@ -693,9 +683,7 @@ async def test_send_gets_a_message_of_its_own_whoever_else_has_the_frame():
 
     texts, frame = [], text_frame("a")
     for _ in range(2):
-        outbox = Outbox(
-            send, max_messages=1, max_bytes=1, write_timeout=1, on_overflow=lambda: None, on_lost=lambda error: None
-        )
+        outbox = Outbox(send, Told(), OutboxBounds("disconnect", 1, 1, 1))
         outbox.open()
         outbox.push(frame)
     assert texts == ["a!", "a!"]

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_consumers.messages import Position
-from fastapi_consumers.recoveries import Recoveries, read_position
+from fastapi_consumers.recoveries import read_position, recoveries_of
 
 
 def asked(query, groups=("a",)):
-    recoveries = Recoveries({"query_string": query.encode() if isinstance(query, str) else query}, groups)
-    return {group: recoveries.of(group) for group in groups}
+    found = recoveries_of({"query_string": query.encode() if isinstance(query, str) else query}, groups)
+    return {group: (found.get(group), group in found) for group in groups}
 
 
 def test_the_parameter_is_for_the_only_group():
@@ -20,7 +20,7 @@ def test_the_parameter_is_for_the_only_group():
 
 def test_nothing_is_asked_for_without_it():
     assert asked("") == asked("token=1") == asked("uncovered=1") == asked("recoverx=a:1") == {"a": (None, False)}
-    assert Recoveries({}, ["a"]).of("a") == (None, False)
+    assert recoveries_of({}, ["a"]) == {}
 
 
 def test_with_several_groups_each_has_its_own():

@@ -58,8 +58,8 @@ class Dashboard(JSONConsumer):
         self._watches: dict[str, Watch] = {}
 
     async def connect(self) -> None:
-        headers, scheme = self.connection.headers, self.scope.get("scheme", "ws")
-        if not is_allowed_origin(headers, scheme, self.board.allowed_origins):
+        scheme = self.scope.get("scheme", "ws")
+        if not is_allowed_origin(self.scope["headers"], scheme, self.board.allowed_origins):
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
         await self.accept()
 

@@ -55,7 +55,7 @@ def admin_router(
         if connection.scope.get("method") in _SAFE:
             return
         scheme = "wss" if connection.scope.get("scheme") in ("https", "wss") else "ws"
-        if not is_allowed_origin(connection.headers, scheme, origins):
+        if not is_allowed_origin(connection.headers.raw, scheme, origins):
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
 
     router = APIRouter(prefix=prefix, tags=list(tags), include_in_schema=include_in_schema)

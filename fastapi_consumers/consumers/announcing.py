@@ -1,17 +1,11 @@
 """Telling a consumer's hooks that it has joined or left a group."""
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from ..stepping import settled
 
 if TYPE_CHECKING:
     from .base import Consumer
-
-
-def leaving(consumer: "Consumer", group: str) -> Callable[[], Awaitable[None]]:
-    """A step of teardown that announces a leave."""
-    return lambda: announce(consumer, "leave", group)
 
 
 async def announce(consumer: "Consumer", name: str, group: str) -> None:

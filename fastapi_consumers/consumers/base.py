@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 from ..addressing import GROUP
 from ..backlog import Overflow
 from ..connection import Connection
-from ..exceptions import ImproperlyConfigured, Problem
+from ..exceptions import ImproperlyConfigured, InvalidGroup, Problem
 from ..identity import ANONYMOUS
 from ..layer import ChannelLayer
 from ..messages import Position, bytes_frame, text_frame
@@ -134,8 +134,11 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
 
     @property
     def scope(self) -> Any:
-        """The ASGI scope of the handshake."""
-        return self._connection.scope
+        """The ASGI scope of the handshake, with the ``url_route`` that Channels has in it."""
+        scope = self._connection.scope
+        if "url_route" not in scope:
+            scope["url_route"] = {"args": (), "kwargs": self._connection.path_params}
+        return scope
 
     @property
     def websocket(self) -> WebSocket:
@@ -195,18 +198,21 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
 
         Raises ``InvalidGroup`` for a value that is too long, ``ImproperlyConfigured`` for one that the path lacks.
         """
-        params = self.path_params
-        for template in type(self)._meta.groups:
-            if missing := template.parameters - params.keys():
-                problem = Problem(
-                    "group-parameter-missing",
-                    f"{type(self).__qualname__}.groups",
-                    f"the group template {template.text!r}, on a route without {', '.join(sorted(missing))}",
-                    f"parameters of the route's path ({', '.join(params) or 'it has none'})",
-                    "mend the template or the path, or override get_groups()",
-                )
-                raise ImproperlyConfigured(type(self).__qualname__, [problem])
-        return [template.format(params) for template in type(self)._meta.groups]
+        params, templates = self.path_params, type(self)._meta.groups
+        try:
+            return [template.format(params) for template in templates]
+        except InvalidGroup:
+            for template in templates:
+                if missing := template.parameters - params.keys():
+                    problem = Problem(
+                        "group-parameter-missing",
+                        f"{type(self).__qualname__}.groups",
+                        f"the group template {template.text!r}, on a route without {', '.join(sorted(missing))}",
+                        f"parameters of the route's path ({', '.join(params) or 'it has none'})",
+                        "mend the template or the path, or override get_groups()",
+                    )
+                    raise ImproperlyConfigured(type(self).__qualname__, [problem]) from None
+            raise
 
     def get_language(self) -> str | None:
         """The language that the client is told of errors in, such as ``"de"`` or ``"zh-Hans"``.
@@ -302,18 +308,18 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
         The permissions have been asked.
         """
         connection, limits = self._connection, self._connection.plan.limits
-        history, recovery = connection.plan.options.history, None
+        consumers, history, recovery = connection.consumers, connection.plan.options.history, None
         if history is not None:
             # What whoever publishes goes by.
-            history = self.consumers.histories.of(group) or history
+            history = consumers.histories.of(group) or history
         if history is not None and (recovers or recover is not None):
             recovery = Recovery(recover, limits.max_recovery, limits.max_recovery_bytes)
-        if not await self.consumers.membership.join(group, connection.member, limits, history, recovery):
+        if not await consumers.membership.join(group, connection.member, limits, history, recovery):
             return False
         if GROUP + group not in connection.member.topics:
             return False  # It left while it joined.
         if history is not None:
-            self.consumers.histories.learn(group, history)
+            consumers.histories.learn(group, history)
         self._groups[group] = False
         return True
 

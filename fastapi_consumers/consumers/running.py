@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketState
@@ -26,19 +27,18 @@ from ..explaining import is_handled, log_failure
 from ..facts import log_extra
 from ..finding import consumers_of
 from ..identifying import identify, join_own_topics, wait_for_token
-from ..identity import CLIENT_KEY, is_authenticated
+from ..identity import ANONYMOUS, CLIENT_KEY, is_authenticated
 from ..inbox import Disconnected, TooBig
 from ..observed import ObservedDispatcher
 from ..origins import is_allowed_origin
-from ..permissions import check_permissions
-from ..permitting import delivery_filter
-from ..recoveries import Recoveries
+from ..permissions import check_permissions, is_delivered
+from ..recoveries import recoveries_of
 from ..runtime import Consumers
-from ..stepping import Resumed, settled
+from ..stepping import settled
 from ..texts import gettext_lazy as _
 from ..throttling import check_throttles
 from ..types import CloseCode, Receive, Scope, Send
-from .announcing import announce, leaving
+from .announcing import announce
 
 if TYPE_CHECKING:
     from .base import Consumer
@@ -117,7 +117,8 @@ class _Life:
         if not consumers.is_open:
             await consumers.open()
         plan = consumers.plan(self._cls)
-        await consumers.prepare_history()
+        if plan.options.history is not None:
+            await consumers.prepare_history()
         if not connected and (await receive())["type"] != "websocket.connect":
             return
         connection = self.connection = Connection(plan, scope, receive, send, consumers)
@@ -149,10 +150,15 @@ class _Life:
             consumer = self._consumer = self._cls()
             consumer._connection = connection
             consumer._groups = {}
-            connection.member.consumer = consumer
-            connection.member.permits = delivery_filter(connection, consumer)
-            if "on_overflow" in plan.options.overridden:
-                connection.overflowing.hook = consumer.on_overflow
+            member = connection.member
+            member.consumer = consumer
+            if plan.deliveries:
+                member.permits = partial(is_delivered, plan.deliveries, consumer)
+            # First of all, so that a refusal too is told in a language that was agreed on.
+            if not accepted:
+                connection.subprotocol = plan.choose_subprotocol(connection.scope.get("subprotocols") or ())
+            if plan.frames_events:
+                member.framer = plan.framer(connection.subprotocol)
             make = ObservedDispatcher if self._consumers.observing.calls else Dispatcher
             connection.dispatcher = make(
                 consumer, connection, reads_frames=not plan.reads_raw, counts_requests=not plan.counts_frames
@@ -193,60 +199,38 @@ class _Life:
     async def _open(self, consumer: "Consumer") -> None:
         connection, plan = self.connection, self.connection.plan
         scope = connection.scope
-        # First of all, so that a refusal too is told in a language that was agreed on.
-        if not connection.is_accepted:
-            connection.subprotocol = plan.choose_subprotocol(list(scope.get("subprotocols") or ()))
-            connection.dispatcher.start()
-        if hasattr(consumer, "encode_json"):
-            connection.member.framer = plan.framer(connection.subprotocol)
         # Before all that may refuse: the log names whom.
         if (proxies := self._consumers.defaults.trusted_proxies) is not None:
             scope[CLIENT_KEY] = proxies.address_of(scope)
         self._consumers.draining.check()
         self._consumers.admission.knock(connection)
-        scope["url_route"] = {"args": (), "kwargs": dict(connection.path_params)}
-        if not is_allowed_origin(connection.headers, scope.get("scheme", "ws"), plan.allowed_origins):
-            self._consumers.tell_of_origin(connection.headers["origin"])
+        if not is_allowed_origin(scope["headers"], scope.get("scheme", "ws"), plan.allowed_origins):
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
         self._consumers.admission.take_address(connection)
-        await self._authenticate(consumer)
+        if plan.connection_throttles:
+            await self._authenticate_counting(consumer)
+        else:
+            await identify(connection)
         if plan.waits_for_message and not is_authenticated(connection.user):
             await wait_for_token(consumer, connection)
         elif plan.permissions:
             await check_permissions(plan.permissions, consumer)
         self._consumers.admission.take_user(connection)
-        await self._solve_dependencies()
+        if self._dependencies is not None or plan.options.dependencies is not None:
+            await self._solve_dependencies()
         await self._join(consumer)
         self._connected = True
-        try:
-            await connection.work(consumer.connect())
-        except AcceptConnection:
-            await connection.accept()
-        if not connection.is_accepted:
-            if not connection.is_closing:
-                logger.error(
-                    "%s.connect() ended without self.accept() or self.close(): the socket is refused",
-                    type(consumer).__qualname__,
-                    extra=log_extra(connection),
-                )
-                raise InternalError
-            return
-        connection.dispatcher.start()
-        self._opened = True
-        self._consumers.observing.tell("connection_opened", connection)
         await connection.work(self._enter(consumer))
 
-    async def _authenticate(self, consumer: "Consumer") -> None:
-        connection, plan = self.connection, self.connection.plan
+    async def _authenticate_counting(self, consumer: "Consumer") -> None:
+        throttles, buckets = self.connection.plan.connection_throttles, self._consumers.buckets
         try:
-            await identify(connection)
+            await identify(self.connection)
         except Exception:
             # Guessing credentials counts too, as somebody unknown at this address.
-            if plan.connection_throttles:
-                await check_throttles(plan.connection_throttles, consumer, None, self._consumers.buckets)
+            await check_throttles(throttles, consumer, None, buckets)
             raise
-        if plan.connection_throttles:
-            await check_throttles(plan.connection_throttles, consumer, None, self._consumers.buckets)
+        await check_throttles(throttles, consumer, None, buckets)
 
     async def _solve_dependencies(self) -> None:
         """The route's and the class's ``dependencies``; what they open stays open until the consumer is torn down."""
@@ -259,24 +243,44 @@ class _Life:
 
     async def _join(self, consumer: "Consumer") -> None:
         """Become a member before the socket is accepted: whoever is accepted hears everything from then on."""
-        await join_own_topics(self.connection)
-        groups = list(self._groups if self._groups is not None else await settled(consumer.get_groups()))
-        self.connection.handshake_groups = groups
-        recoveries = Recoveries(self.connection.scope, groups)
+        connection, plan = self.connection, self.connection.plan
+        if connection.user is not ANONYMOUS or connection.auth is not None:
+            await join_own_topics(connection)
+        found = self._groups if self._groups is not None else consumer.get_groups()
+        groups = found if isinstance(found, list) else list(await settled(found))
+        connection.handshake_groups = groups
+        asked = recoveries_of(connection.scope, groups) if plan.options.history is not None else {}
         try:
-            # All of them first: a handshake that is refused leaves no trace in any group.
-            for group in dict.fromkeys(groups):
-                await consumer.check_group_permissions(group)
+            if plan.asks_about_groups:
+                # All of them first: a handshake that is refused leaves no trace in any group.
+                for group in dict.fromkeys(groups):
+                    await consumer.check_group_permissions(group)
             for group in groups:
-                recover, recovers = recoveries.of(group)
-                await consumer._join(group, recover, recovers=recovers)
+                await consumer._join(group, asked.get(group), recovers=group in asked)
         except InvalidGroup as error:
-            extra = log_extra(self.connection)
+            extra = log_extra(connection)
             logger.warning("%s cannot join a group: %s", type(consumer).__qualname__, error, extra=extra)
             raise
 
     async def _enter(self, consumer: "Consumer") -> None:
-        if "lifespan" in self.connection.plan.options.overridden and consumer.lifespan is not None:
+        connection = self.connection
+        try:
+            await consumer.connect()
+        except AcceptConnection:
+            await connection.accept()
+        connection.check_interrupted()
+        if not connection.is_accepted:
+            if not connection.is_closing:
+                logger.error(
+                    "%s.connect() ended without self.accept() or self.close(): the socket is refused",
+                    type(consumer).__qualname__,
+                    extra=log_extra(connection),
+                )
+                raise InternalError
+            return
+        self._opened = True
+        self._consumers.observing.tell("connection_opened", connection)
+        if "lifespan" in connection.plan.options.overridden and consumer.lifespan is not None:
             lifespan = consumer.lifespan
             if inspect.isasyncgenfunction(lifespan):
                 lifespan = asynccontextmanager(lifespan)
@@ -308,14 +312,7 @@ class _Life:
                 waited_for = coroutine.send(None)
             except StopIteration:
                 continue
-            connection.begin()
-            try:
-                await Resumed(coroutine, waited_for)
-            except asyncio.CancelledError:
-                connection.check_interrupted()
-                raise
-            finally:
-                connection.end()
+            await connection.watch_over(coroutine, waited_for)
 
     async def _receive_raw(self, frame: str | bytes) -> None:
         dispatcher = self.connection.dispatcher
@@ -374,19 +371,19 @@ class _Life:
             connection.shut(CloseCode.GOING_AWAY, "going_away")
         code = connection.close_code if connection.inbox.gone is None else connection.inbox.gone
         connection.release()
-        connection.is_closing = True
         steps: list[Callable[[], Awaitable[Any]]] = []
-        if connection.dispatcher is not None:
+        if connection.dispatcher is not None and connection.dispatcher.running():
             steps.append(connection.dispatcher.stop)
-        steps.append(lambda: self._consumers.membership.leave_all(connection.member))
+        steps.append(partial(self._consumers.membership.leave_all, connection.member))
         if consumer is not None and self._connected:
             # Before the close handshake, which a peer that is half gone can make last.
-            steps += [leaving(consumer, group) for group, announced in consumer._groups.items() if announced]
+            announced = [group for group, is_announced in consumer._groups.items() if is_announced]
+            steps += [partial(announce, consumer, "leave", group) for group in announced]
         steps.append(connection.end_socket)
         if self._lifespan is not None:
             steps.append(self._lifespan.aclose)
         if consumer is not None and self._connected:
-            steps.append(lambda: consumer.disconnect(CloseCode.NORMAL if code is None else code))
+            steps.append(partial(consumer.disconnect, CloseCode.NORMAL if code is None else code))
         if self._stack is not None:
             # Opened first, closed last: disconnect() may still use what the dependencies opened.
             steps.append(self._stack.aclose)

@@ -25,7 +25,7 @@ class Transport(ABC):
     #: Whether publishing reaches other processes.
     is_distributed: bool = False
     #: Whether ``publish`` does nothing but hand the packet back, at once, if its topic is subscribed: then whoever
-    #: opened it may do that without it, and without making bytes of it.
+    #: opened it may do that without it, without making bytes of it, and without subscribing.
     is_direct: bool = False
 
     #: Largest packet that it carries, in bytes; ``None`` if no limit is known.

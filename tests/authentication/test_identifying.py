@@ -572,7 +572,9 @@ async def test_a_refresh_that_the_broker_stops_changes_nothing(make_app: Any, mo
         async def subscribe(topic: str) -> None:
             raise BrokerUnavailable
 
-        monkeypatch.setattr(app.state.consumers.hub.transport, "subscribe", subscribe)
+        transport = app.state.consumers.hub.transport
+        monkeypatch.setattr(transport, "is_direct", False)  # As one with a broker behind it.
+        monkeypatch.setattr(transport, "subscribe", subscribe)
         assert await code_of(client, "authenticate", {"token": "ann-2"}) == "broker_unavailable"
         assert (connection.member.max_topics, set(connection.member.topics)) == before
         assert (await client.call("who"))[2] == "t-1"

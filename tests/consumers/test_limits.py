@@ -136,11 +136,11 @@ async def exceed_concurrency(app: Any, client: WebsocketCommunicator) -> Any:
     (connection,) = app.state.consumers.connections
     for number in (1, 2, 3):
         await client.send_json_to({"action": "beside", "request_id": number})
-    tasks = connection.dispatcher._running.tasks
+    beside = connection.dispatcher._running
     async with asyncio.timeout(PATIENCE):
-        while len(tasks) < 2 or not connection._working:  # noqa: ASYNC110 -- it waits for what has no event
+        while len(beside.tasks) < 2 or not connection._working:  # noqa: ASYNC110 -- it waits for what has no event
             await asyncio.sleep(0)
-    running = len(tasks)
+    running = len(beside.tasks)
     connection.member.consumer.gate.set()
     answers = [(await client.receive_json_from(PATIENCE))["request_id"] for _ in range(3)]
     return running, sorted(answers)

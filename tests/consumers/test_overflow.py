@@ -124,7 +124,10 @@ async def test_coalesce_leaves_the_newest_of_each_key(make_app):
 async def test_the_policy_may_be_the_apps_and_a_mounted_consumers(make_app):
     app = make_app(path("/room", room()), path("/own", room().as_asgi(overflow="drop_newest")), overflow="drop_oldest")
     async with slow(app), WebsocketCommunicator(app, "/own"):
-        assert {each.outbox._overflow for each in app.state.consumers.connections} == {"drop_oldest", "drop_newest"}
+        assert {each.outbox._bounds.overflow for each in app.state.consumers.connections} == {
+            "drop_oldest",
+            "drop_newest",
+        }
 
 
 async def test_what_the_hook_broadcasts_does_not_overtake_what_is_being_fanned_out(make_app):
