@@ -19,14 +19,14 @@ class AccessLog(Observer):
     """
 
     def connection_closed(self, connection: Connection) -> None:
-        self._log(connection, "closed")
+        if logger.isEnabledFor(logging.INFO):
+            self._log(connection, "closed")
 
     def connection_refused(self, connection: Connection) -> None:
-        self._log(connection, "refused")
+        if logger.isEnabledFor(logging.INFO):
+            self._log(connection, "refused")
 
     def _log(self, connection: Connection, what: str) -> None:
-        if not logger.isEnabledFor(logging.INFO):
-            return
         facts = facts_of(connection)
         logger.info(
             '%s %s "%s" %s %s %s by %s %s %.3fs in %s/%s out %s/%s',

@@ -36,6 +36,8 @@ class Admission:
     ) -> None:
         self.rates = rates
         self.max_connections = max_connections
+        #: Whether anything bounds the process as a whole.
+        self.is_bounded = bool(rates) or max_connections is not None
         self._buckets = TokenBuckets(clock)
         self._counts: Counter[Hashable] = Counter()
         #: What each connection is counted under.

@@ -106,7 +106,6 @@ class Inbox:
 
     __slots__ = (
         "_bounds",
-        "_gone",
         "_max_size",
         "_owner",
         "_pump",
@@ -115,6 +114,7 @@ class Inbox:
         "_room",
         "_waiter",
         "_watch",
+        "gone",
         "turn",
     )
 
@@ -134,7 +134,8 @@ class Inbox:
         self._pump: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Event | None = None
-        self._gone: int | None = None
+        #: The close code, once the client has gone.
+        self.gone: int | None = None
         #: Counts what was begun, so that the watch can tell one long action from many short ones.
         self.turn = 0
 
@@ -151,14 +152,9 @@ class Inbox:
     def is_pumping(self) -> bool:
         return self._pump is not None
 
-    @property
-    def gone(self) -> int | None:
-        """The close code, once the client has gone."""
-        return self._gone
-
     async def get(self) -> Any:
         """The next frame, or what ``peek`` made of it. Raises ``Disconnected`` and ``TooBig``. For one task only."""
-        if self._pump is None and not self._queue and self._gone is None:
+        if self._pump is None and not self._queue and self.gone is None:
             return self._take(await self._receive())
         while True:
             if self._queue:
@@ -166,8 +162,8 @@ class Inbox:
                 if self._room is not None:
                     self._room.set()
                 return frame
-            if self._gone is not None:
-                raise Disconnected(self._gone)
+            if self.gone is not None:
+                raise Disconnected(self.gone)
             if self._pump is None:
                 return self._take(await self._receive())
             self._waiter = asyncio.get_running_loop().create_future()
@@ -188,8 +184,8 @@ class Inbox:
             if len(text) * 4 > self._max_size and len(text.encode("utf-8", "surrogatepass")) > self._max_size:
                 raise TooBig
             return text
-        self._gone = int(message.get("code") or CloseCode.NORMAL)
-        raise Disconnected(self._gone)
+        self.gone = code = int(message.get("code") or CloseCode.NORMAL)
+        raise Disconnected(code)
 
     def begin(self) -> None:
         """Something starts to run, and while it does nobody calls ``get``."""
@@ -202,7 +198,7 @@ class Inbox:
 
     def start_pump(self) -> None:
         """Receive in the background until ``get`` is called again and served."""
-        if self._pump is None and self._gone is None:
+        if self._pump is None and self.gone is None:
             self._pump = asyncio.get_running_loop().create_task(self._run_pump())
 
     async def _run_pump(self) -> None:

@@ -1,7 +1,7 @@
 """A consumer class in one application: every policy, limit and encoding decided, so that no message has to ask."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -79,6 +79,8 @@ class Plan:
         self.cls = cls
         self.options = options
         self.limits = limits = dataclasses.replace(defaults.limits, **options.limits)
+        #: Whether connections are counted by their user, or by their address.
+        self.is_counted = (limits.max_connections_per_user, limits.max_connections_per_address) != (None, None)
         self.inbox_bounds = InboxBounds(limits.max_message_size, limits.max_inbox, limits.inbox_timeout)
         self.outbox_bounds = OutboxBounds(
             limits.overflow, limits.max_outbox, limits.max_outbox_bytes, limits.write_timeout
@@ -147,10 +149,8 @@ class Plan:
         """Whether the class encodes or decodes JSON in its own way."""
         return bool({"encode_json", "decode_json"} & self.options.overridden)
 
-    def choose_subprotocol(self, offered: Sequence[str]) -> str | None:
+    def choose_subprotocol(self, offered: list[str]) -> str | None:
         """The first of the client's subprotocols that is one of ours, or ``None``. Never one that holds a token."""
-        if not offered:
-            return None
         for subprotocol in offered if getattr(self.cls, "_has_actions", False) else ():
             if subprotocol == JSON_SUBPROTOCOL:
                 return subprotocol

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from fastapi_consumers import Consumer, GroupConsumer, JSONConsumer, action, add_consumers, event, path
+from fastapi_consumers.codecs import decode_msgpack
 from fastapi_consumers.exceptions import GroupFull, NotAuthenticated, Throttled
 
 
@@ -665,6 +666,46 @@ async def test_with_accept_refused_the_reason_comes_over_the_socket(start):
     assert socket.kinds == ["accept", "send", "close"]
     assert socket.frames[0]["error"]["code"] == "permission_denied"
     assert socket.close == (4403, "permission_denied")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_subprotocol_that_connect_accepts_is_spoken_from_then_on(start, waits):
+    class Room(Base):
+        async def connect(self):
+            if waits:
+                await asyncio.sleep(0)
+            await self.accept("fc.v1.msgpack")
+
+    socket = (await start(Room))(subprotocols=["fc.v1.json", "fc.v1.msgpack"])
+    await turns()
+    await socket.consumers.broadcast("room", "tick", 1)
+    socket.put("echo", 1)
+    await turns()
+    assert socket.sent[0]["subprotocol"] == "fc.v1.msgpack"
+    assert decode_msgpack(socket.sent[1]["bytes"])["event"] == "tick"
+    assert socket.close == (1003, "unsupported_data")
+
+
+async def test_its_end_may_be_waited_for_before_and_after_it(start):
+    class Room(Base):
+        pass
+
+    connect = await start(Room)
+    socket = connect()
+    await turns()
+    (connection,) = socket.consumers.connections
+    ended = connection.ended
+    assert (ended.done(), connection.has_ended) == (False, False)
+    socket.leave()
+    assert await socket.ended() is None
+    assert (ended.done(), connection.has_ended) == (True, True)
+    # Nobody asked for this one's while it was open.
+    socket = connect()
+    await turns()
+    (connection,) = socket.consumers.connections
+    socket.leave()
+    assert await socket.ended() is None
+    assert connection.ended.done()
 
 
 async def test_accept_takes_headers_as_mapping_or_pairs_and_counts_once(start):

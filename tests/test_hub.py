@@ -697,6 +697,22 @@ async def test_a_bad_packet_is_counted_and_harms_nobody(hub, caplog, data, size)
         assert (recorder.texts, recorder.messages, recorder.closed) == (["next"], [], [])
 
 
+async def test_in_one_process_nothing_is_asked_of_the_transport(hub, monkeypatch):
+    async def unasked(*args):
+        raise AssertionError(args)
+
+    for name in ("subscribe", "unsubscribe", "publish"):
+        monkeypatch.setattr(hub.transport, name, unasked)
+    one = Recorder(hub)
+    for _ in range(2):
+        assert await hub.join(ROOM, one.member)
+        await hub.publish(ROOM, text("here"))
+        assert await hub.leave(ROOM, one.member)
+        assert not list(hub.topics())
+    await hub.publish(ROOM, text("gone"))
+    assert one.texts == ["here", "here"]
+
+
 async def test_a_bad_packet_for_one_channel_is_counted(hub):
     one = Recorder(hub)
     await hub.send(one.member.channel, Packet("close", b"x"))

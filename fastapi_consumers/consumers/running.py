@@ -155,8 +155,8 @@ class _Life:
             if plan.deliveries:
                 member.permits = partial(is_delivered, plan.deliveries, consumer)
             # First of all, so that a refusal too is told in a language that was agreed on.
-            if not accepted:
-                connection.subprotocol = plan.choose_subprotocol(connection.scope.get("subprotocols") or ())
+            if not accepted and (offered := connection.scope.get("subprotocols")):
+                connection.subprotocol = plan.choose_subprotocol(list(offered))
             if plan.frames_events:
                 member.framer = plan.framer(connection.subprotocol)
             make = ObservedDispatcher if self._consumers.observing.calls else Dispatcher
@@ -198,15 +198,17 @@ class _Life:
 
     async def _open(self, consumer: "Consumer") -> None:
         connection, plan = self.connection, self.connection.plan
-        scope = connection.scope
+        scope, admission = connection.scope, self._consumers.admission
         # Before all that may refuse: the log names whom.
         if (proxies := self._consumers.defaults.trusted_proxies) is not None:
             scope[CLIENT_KEY] = proxies.address_of(scope)
         self._consumers.draining.check()
-        self._consumers.admission.knock(connection)
+        if admission.is_bounded:
+            admission.knock(connection)
         if not is_allowed_origin(scope["headers"], scope.get("scheme", "ws"), plan.allowed_origins):
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
-        self._consumers.admission.take_address(connection)
+        if plan.is_counted:
+            admission.take_address(connection)
         if plan.connection_throttles:
             await self._authenticate_counting(consumer)
         else:
@@ -215,7 +217,8 @@ class _Life:
             await wait_for_token(consumer, connection)
         elif plan.permissions:
             await check_permissions(plan.permissions, consumer)
-        self._consumers.admission.take_user(connection)
+        if plan.is_counted:
+            admission.take_user(connection)
         if self._dependencies is not None or plan.options.dependencies is not None:
             await self._solve_dependencies()
         await self._join(consumer)
