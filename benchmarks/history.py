@@ -99,6 +99,9 @@ def member_of(hub: Hub, write: Callable[[bytes], Any]) -> Member:
         return None
 
     class Owner:
+        def catch_up(self) -> None:
+            raise AssertionError("nothing waits")
+
         def on_overflow(self) -> None:
             raise AssertionError("it writes everything at once")
 

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -78,8 +78,7 @@ class Connection:
     #: What sees the frames that come in while an action runs, and the layer's messages; set by the consumer's run.
     dispatcher: Any = None
     _websocket: SocketView | None = None
-    _working = False
-    _interrupted = False
+    _working = _interrupted = False
     #: Whether the server was given the close; it may be waiting to write it.
     _close_sent = False
     #: Whether the close, or the refusal, has been sent or given up.
@@ -102,13 +101,14 @@ class Connection:
         self.cancelling = self.task.cancelling() if self.task is not None else 0
         self.channel_name: str = consumers.hub.new_channel()
         counts = consumers.observing.counts
-        self.outbox = (CountingOutbox if counts else Outbox)(send, self, plan.outbox_bounds)
+        self.outbox = (CountingOutbox if counts else Outbox)(send, self, plan.outbox_bounds, consumers.hub.turn)
         if limits.idle_timeout is not None:
             close = partial(self.shut, CloseCode.TIMEOUT, "idle_timeout")
             self._idle = Idle(receive, consumers.deadlines, limits.idle_timeout, self._is_busy, close)
             receive = self._idle.receive
         self.inbox = (CountingInbox if counts else Inbox)(receive, consumers.watch, self, plan.inbox_bounds)
-        self.member = Member(self.channel_name, self.outbox.push, self._receive_message, self.shut, limits.max_groups)
+        take, take_all, limit = self.outbox.deliver, self.outbox.deliver_all, limits.max_groups
+        self.member = Member(self.channel_name, take, self._receive_message, self.shut, limit, take_all)
 
     @property
     def headers(self) -> Headers:
@@ -118,8 +118,7 @@ class Connection:
     @property
     def path_params(self) -> Mapping[str, Any]:
         """The values that the route found in the path."""
-        found: Mapping[str, Any] = self.scope.get("path_params", {})
-        return found
+        return cast(Mapping[str, Any], self.scope.get("path_params", {}))
 
     @property
     def websocket(self) -> WebSocket:
@@ -397,17 +396,18 @@ class Connection:
         self.consumers.observing.tell("event_dropped", self, "disconnect")
         self.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
 
+    def catch_up(self) -> None:
+        self.consumers.hub.catch_up(self.member)
+
     def on_dropped(self) -> None:
         self.consumers.observing.tell("event_dropped", self, self.plan.limits.overflow)
-        overflowing = self._overflows()
-        if overflowing.dropped():
+        if (overflowing := self._overflows()).dropped():
             self.outbox.on_drained = overflowing.over
 
     def _overflows(self) -> Overflowing:
         if self._overflowing is None:
-            consumer = self.member.consumer
-            is_told = consumer is not None and "on_overflow" in self.plan.options.overridden
-            hook = consumer.on_overflow if is_told else None
+            is_told = "on_overflow" in self.plan.options.overridden and self.member.consumer is not None
+            hook = self.member.consumer.on_overflow if is_told else None
             self._overflowing = Overflowing(self.plan.limits.overflow, self.consumers.overflows, hook)
         return self._overflowing
 

@@ -114,3 +114,26 @@ class GroupTemplate(NamedTuple):
                     )
                 name += encode_value(path_params[field])
         return check_group(name)
+
+
+@lru_cache(maxsize=256)
+def _parsed(template: str) -> GroupTemplate:
+    return GroupTemplate.parse(template)
+
+
+def group_name(template: str, /, **values: Any) -> str:
+    """The group that a consumer with this template joins for these values: ``group_name("inbox.{user}", user=7)``.
+
+    For whoever publishes from elsewhere. Values are encoded as those of a path are: ASCII letters, digits, ``-`` and
+    ``_`` stay, the rest becomes ``%20`` and the like, so that no value reaches into another group.
+
+    Raises ``ValueError`` for what is no template, ``TypeError`` for values that the template does not name, or lacks,
+    or that are ``None``, and ``InvalidGroup`` for one that is too long.
+    """
+    parsed = _parsed(template)
+    given = {name for name, value in values.items() if value is not None}
+    if given != parsed.parameters or given != values.keys():
+        expected = ", ".join(sorted(parsed.parameters)) or "no values"
+        found = ", ".join(f"{name}=None" if value is None else name for name, value in values.items()) or "none"
+        raise TypeError(f"the template {template!r} takes {expected}; found {found}")
+    return parsed.format(values)

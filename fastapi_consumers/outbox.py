@@ -45,12 +45,24 @@ class Owner(Protocol):
     def on_dropped(self) -> None:
         """Called for each event that is dropped for want of room."""
 
+    def catch_up(self) -> None:
+        """Called before something is pushed while events wait that go before it, to have those delivered."""
+
+
+class Pending(Protocol):
+    """Where what was published waits for the end of the event loop's turn."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether anything waits there, for whomever."""
+
 
 class Outbox:
     """What one connection still has to send.
 
     Args:
         send: the server's ASGI ``send``.
+        pending: where events wait that go before what is pushed.
 
     Frames leave in the order in which they were pushed. After ``abort``, an overflow or a lost peer everything is
     dropped. ``sent``, ``dropped``, ``coalesced``, ``waiting`` and the one that is being written add up to what was
@@ -66,6 +78,7 @@ class Outbox:
         "_is_writable",
         "_lost_frames",
         "_owner",
+        "_pending",
         "_sealed",
         "_send",
         "_task",
@@ -78,11 +91,12 @@ class Outbox:
     #: Bytes of the messages that were handed to the server; ``None``: nobody counts.
     sent_bytes: int | None = None
 
-    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds) -> None:
+    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds, pending: Pending | None = None) -> None:
         self._send = send
         #: ``None`` once nobody is to be told any more.
         self._owner: Owner | None = owner
         self._bounds = bounds
+        self._pending = pending if pending is not None else _NOTHING_PENDING
         self._write: Callable[[bytes], None] | None = None
         self._is_writable: Callable[[], bool] = _never
         self._is_closing: Callable[[], bool] = _never
@@ -138,8 +152,8 @@ class Outbox:
 
     def push(self, frame: Frame, droppable: Droppable | None = None) -> None:
         """Send ``frame``, after the events that wait for it. Never waits, never raises."""
-        if self._pending.is_due:
-            self._catch_up()
+        if self._pending.is_due and self._owner is not None:
+            self._owner.catch_up()
         self.deliver(frame, droppable)
 
     def deliver(self, frame: Frame, droppable: Droppable | None = None) -> None:
@@ -273,8 +287,8 @@ class Outbox:
 
     def seal(self) -> None:
         """Take no more. What waits is still written."""
-        if self._pending.is_due:
-            self._catch_up()
+        if self._pending.is_due and self._owner is not None:
+            self._owner.catch_up()
         self._sealed = True
         self.is_idle = False
 
@@ -311,7 +325,7 @@ class CountingOutbox(Outbox):
 
     __slots__ = ("_bytes", "_lane_bytes")
 
-    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds) -> None:
+    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds, pending: Pending | None = None) -> None:
         # Not counted on itself: what it calls would refer to it, and it to that.
         total = self._bytes = [0]
         #: Those that were written straight to the transport.
@@ -325,7 +339,7 @@ class CountingOutbox(Outbox):
                 total[0] += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
             return send(message)
 
-        super().__init__(counting, owner, bounds)
+        super().__init__(counting, owner, bounds, pending)
 
     @property
     def sent_bytes(self) -> int:  # type: ignore[override]

@@ -64,9 +64,11 @@ class Batch:
 class Topic:
     """The members of one topic in this process."""
 
-    __slots__ = ("_lock", "_snapshot", "filtering", "last", "members", "onlookers", "serving", "stream", "subscribed")
+    __slots__ = (
+        "_lock", "_snapshot", "batches", "filtering", "last", "members", "onlookers", "stream", "subscribed",
+    )  # fmt: skip
 
-    def __init__(self, subscribed: bool) -> None:
+    def __init__(self, subscribed: bool = False) -> None:
         self.members: dict[str, Member] = {}
         #: How many of them do not count.
         self.onlookers = 0
@@ -75,8 +77,8 @@ class Topic:
         #: How many members have a say in what they are given.
         self.filtering = 0
         self._lock: asyncio.Lock | None = None
-        #: Done when the last one has ended of the fan-outs that let others run in between. None overtakes another.
-        self.serving: asyncio.Future[None] | None = None
+        #: What is on its way, in order.
+        self.batches: deque[Batch] = deque()
         self._snapshot: tuple[Member, ...] | None = None
         #: Where a member came with a history.
         self.stream: Stream | None = None

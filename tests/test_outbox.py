@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fastapi_consumers.backlog import OVERFLOWS, Droppable
 from fastapi_consumers.lanes import Lane
 from fastapi_consumers.messages import text_frame
-from fastapi_consumers.outbox import Outbox, OutboxBounds
+from fastapi_consumers.outbox import CountingOutbox, Outbox, OutboxBounds
 
 
 class Socket:
@@ -76,7 +76,7 @@ def make(
     **options,
 ):
     told = Told()
-    outbox = Outbox(socket.send, told, OutboxBounds(overflow, max_messages, max_bytes, write_timeout))
+    outbox = kind(socket.send, told, OutboxBounds(overflow, max_messages, max_bytes, write_timeout), **options)
     if opened:
         outbox.open(lane)
     return outbox, told
@@ -875,7 +875,8 @@ async def test_what_waits_elsewhere_is_fetched_before_a_push_and_before_the_end(
         outbox.deliver(text_frame("event"))
 
     turn, socket = Turn(), Socket()
-    outbox, _ = make(socket, pending=turn, catch_up=catch_up)
+    outbox, told = make(socket, pending=turn)
+    told.catch_up = catch_up
     push(outbox, 1)
     turn.is_due = True
     push(outbox, 2)

@@ -206,6 +206,7 @@ class _Life:
         if admission.is_bounded:
             admission.knock(connection)
         if not is_allowed_origin(scope["headers"], scope.get("scheme", "ws"), plan.allowed_origins):
+            self._consumers.tell_of_origin(connection.headers["origin"])
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
         if plan.is_counted:
             admission.take_address(connection)
