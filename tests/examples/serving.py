@@ -65,7 +65,8 @@ class Window:
     async def look(self) -> None:
         """It fits the screen, can be read and touched."""
         assert await self.page.evaluate(LOOK) == []
-        assert await obstacles(self.page) == []
+        found = await obstacles(self.page)
+        assert found == [], found
 
 
 class Windows:

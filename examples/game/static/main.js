@@ -153,7 +153,7 @@ function seat(mark) {
 function render() {
   const isOpen = client?.state === "open";
   const isMine = isOpen && table.turn === me.mark && table.seats.length === 2;
-  $("turn").textContent = turnText();
+  $("turn-text").textContent = turnText();
   $("seats").replaceChildren(seat("X"), seat("O"));
   table.board.forEach((mark, square) => {
     const button = $("board").children[square];
