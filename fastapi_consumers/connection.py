@@ -30,7 +30,6 @@ from .stepping import Resumed
 from .types import FLOODS, REASONS, CloseCode, Message, Receive, Scope, Send, close_reason
 
 logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 #: Seconds that a close frame gets on a socket that was too slow for what it had to take.
