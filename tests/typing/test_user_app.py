@@ -242,7 +242,7 @@ class Room(Base):
     async def post(self, text: str, user_agent: Annotated[str | None, Header()] = None) -> None:
         await self.send_event("echo", text)
 
-    @action(deprecated=True, enabled=False, timeout=timedelta(seconds=5))
+    @action(deprecated=True, enabled=False, timeout=timedelta(seconds=5), errors=[PermissionDenied, Throttled])
     def blocking(self, x: int, y: Annotated[int, Field(ge=0)] = 0) -> int:
         return x + y
 
