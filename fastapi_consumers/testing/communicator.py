@@ -32,7 +32,7 @@ class WebsocketCommunicator:
     sent instead, and the app goes on. What the app sends is kept, in order, until it is received. The app's own
     exception is raised by the call that waits for it, and otherwise by ``disconnect``.
 
-    The app's lifespan is run if nobody did, and kept for the whole test (see :func:`~.lifespans.ensure_lifespan`).
+    The app's lifespan is run if nobody did, and kept for the whole test.
 
     Args:
         app: any ASGI app.
@@ -124,7 +124,7 @@ class WebsocketCommunicator:
         """Open the socket. ``(True, subprotocol)``, or ``(False, close_code)`` if the app refuses it; with a denial
         response ``(False, status)``.
 
-        ``timeout`` is for the handshake; the lifespan, if it must be started, has ``lifespans.LIFESPAN_TIMEOUT``.
+        ``timeout`` is for the handshake; the lifespan, if it must be started, has 10 s of its own.
         After a ``TimeoutError``, ``connect`` may be called again to wait on.
 
         Raises what the app raises before it accepts, what its startup raises, and ``RuntimeError`` if the app returns

@@ -82,8 +82,10 @@ class BroadcasterTransport(BrokerTransport[_Gap]):
         self._prefix = prefix
         self._timeout = broker_timeout
         self.name = name
-        #: Packets that were dropped because too many waited; messages on our channels that are not ours.
-        self.dropped_packets = self.foreign_messages = 0
+        #: Packets that were dropped because too many waited.
+        self.dropped_packets = 0
+        #: Messages on our channels that are not ours.
+        self.foreign_messages = 0
         self._begin()
 
     def __repr__(self) -> str:

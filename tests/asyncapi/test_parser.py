@@ -33,6 +33,7 @@ def findings(documents: dict[str, Any], folder: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.once
+@pytest.mark.timeout(180)
 def test_the_documents_of_the_docs_are_valid(tmp_path: Path) -> None:
     file = tmp_path / "documents.json"
     command = [sys.executable, "-m", "tests.asyncapi.documents", str(file)]
@@ -48,6 +49,7 @@ def test_the_documents_of_the_docs_are_valid(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.timeout(180)
 @pytest.mark.skipif(PARSER is None, reason="ASYNCAPI_PARSER names no bundle of @asyncapi/parser")
 def test_the_official_parser_has_nothing_to_say(tmp_path: Path) -> None:
     documents = of_applications()
