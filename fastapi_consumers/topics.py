@@ -15,39 +15,34 @@ MAX_TOGETHER, MAX_TOGETHER_BYTES = 16, 32 * 1024
 class Batch:
     """Packets that were published one after another, on their way to those who were members then."""
 
-    __slots__ = ("ahead", "cursor", "fannings", "is_open", "members", "size")
+    __slots__ = ("ahead", "cursor", "fannings", "members")
 
-    def __init__(self, members: tuple[Member, ...], fanning: Fanning, *, is_open: bool) -> None:
+    def __init__(self, members: tuple[Member, ...], fanning: Fanning) -> None:
         self.members = members
         self.fannings = [fanning]
-        self.size = fanning.size
-        #: Whether more packets may go with the first one.
-        self.is_open = is_open
         #: How many of the members have been served.
         self.cursor = 0
         #: Channel to how many of the packets it has had already, not having waited for its turn.
-        self.ahead: dict[str, int] = {}
+        self.ahead: dict[str, int] | None = None
 
     def takes(self, fanning: Fanning) -> bool:
         """Whether another packet for the same members goes along."""
         return (
-            self.is_open
-            and not self.cursor
+            not self.cursor
+            and fanning.is_for_all
+            and self.fannings[0].is_for_all
             and len(self.fannings) < MAX_TOGETHER
-            and self.size + fanning.size <= MAX_TOGETHER_BYTES
+            and sum(each.size for each in self.fannings) + fanning.size <= MAX_TOGETHER_BYTES
         )
-
-    def add(self, fanning: Fanning) -> None:
-        self.fannings.append(fanning)
-        self.size += fanning.size
 
     def hand_over(self, members: tuple[Member, ...], filtering: int) -> None:
         """Give these members what they have not had."""
-        if self.ahead:
+        ahead = self.ahead
+        if ahead is not None:
             for member in members:
-                if member.channel in self.ahead:
+                if member.channel in ahead:
                     self.catch_up(member, filtering)
-            members = tuple(member for member in members if member.channel not in self.ahead)
+            members = tuple(member for member in members if member.channel not in ahead)
         if len(self.fannings) == 1:
             self.fannings[0].hand_over(members, filtering=filtering)
         else:
@@ -55,6 +50,8 @@ class Batch:
 
     def catch_up(self, member: Member, filtering: int) -> None:
         """Give one member what it has not had, now."""
+        if self.ahead is None:
+            self.ahead = {}
         had = self.ahead.get(member.channel, 0)
         self.ahead[member.channel] = len(self.fannings)
         for fanning in self.fannings[had:]:
@@ -126,15 +123,11 @@ class Topic:
 
     def put(self, fanning: Fanning) -> int:
         """Send a packet on its way to those who are members now. How many these are."""
-        members = self.snapshot()
-        if not members:
-            return 0
-        goes_along = fanning.is_for_all and not self.filtering
-        last = self.batches[-1] if self.batches else None
-        if goes_along and last is not None and last.members is members and last.takes(fanning):
-            last.add(fanning)
-        else:
-            self.batches.append(Batch(members, fanning, is_open=goes_along))
+        members, batches = self.snapshot(), self.batches
+        if batches and batches[-1].members is members and not self.filtering and batches[-1].takes(fanning):
+            batches[-1].fannings.append(fanning)
+        elif members:
+            batches.append(Batch(members, fanning))
         return len(members)
 
     def serve(self, count: int) -> tuple[int, int]:
