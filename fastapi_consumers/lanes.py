@@ -17,23 +17,13 @@ from starlette._exception_handler import wrap_app_handling_exceptions
 
 from .types import Send
 
-
-def _inner(code: CodeType, *names: str) -> CodeType | None:
-    """The code of a function that is written within another; ``None`` if there is none of that name."""
-    for name in names:
-        found = next((each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == name), None)
-        if found is None:
-            return None
-        code = found
-    return code
-
-
-#: The ``send`` of uvicorn's classes: module and name. By name, since importing them would load what the server may not
+#: The ``send`` of uvicorn's classes, and of ours: module and name. By name, since importing them would load what the server may not
 #: even use. A subclass that overrides ``send`` is another matter.
 _KNOWN = frozenset(
     {
         ("uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol.send"),
         ("uvicorn.protocols.websockets.wsproto_impl", "WSProtocol.send"),
+        ("fastapi_consumers.contrib.uvicorn", "WebSocketProtocol.send"),
     }
 )
 #: The function in which Starlette wraps ``send`` for each of its layers that handles exceptions. It changes nothing.

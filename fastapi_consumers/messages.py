@@ -83,7 +83,7 @@ class Frame:
             self.message = {"type": "websocket.send", **content}
             return self.message
         if name == "wire":
-            self.wire = _head(0x81 if self.is_text else 0x82, len(self.payload)) + self.payload
+            self.wire = frame_head(0x81 if self.is_text else 0x82, len(self.payload)) + self.payload
             return self.wire
         raise AttributeError(f"a Frame has no {name!r}")
 
@@ -105,10 +105,11 @@ class Frame:
 _HEAD_16, _HEAD_64 = Struct("!BBH"), Struct("!BBQ")
 
 
-def _head(opcode: int, size: int) -> bytes:
+def frame_head(first: int, size: int) -> bytes:
+    """What stands before the payload of an unmasked frame (RFC 6455, section 5.2). ``first`` is the first byte."""
     if size < 126:
-        return bytes((opcode, size))
-    return _HEAD_16.pack(opcode, 126, size) if size < 1 << 16 else _HEAD_64.pack(opcode, 127, size)
+        return bytes((first, size))
+    return _HEAD_16.pack(first, 126, size) if size < 1 << 16 else _HEAD_64.pack(first, 127, size)
 
 
 def text_frame(text: str) -> Frame:

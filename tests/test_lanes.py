@@ -19,6 +19,7 @@ from tests.server.client import CLOSE, TEXT, frame, handshake
 CLASSES = {
     "websockets-sansio": "uvicorn.protocols.websockets.websockets_sansio_impl:WebSocketsSansIOProtocol",
     "wsproto": "uvicorn.protocols.websockets.wsproto_impl:WSProtocol",
+    "ours": "fastapi_consumers.contrib.uvicorn:WebSocketProtocol",
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 LOOPS = ["uvloop", "asyncio"]
-SERVERS = ["websockets-sansio", "wsproto"]
+SERVERS = ["websockets-sansio", "wsproto", "fastapi_consumers.contrib.uvicorn:WebSocketProtocol"]
 EVENTS, REQUESTS = 60, 30
 #: Around each border between two ways to write a frame's length, and more than what a server takes at once.
 SIZES = [0, 1, 60, 126, 4000, 65_500, 70_000, 300_000]
