@@ -48,7 +48,8 @@ def serve(stack: ExitStack, cls: str, log: Path) -> int:
         command = [sys.executable, "-m", "uvicorn", "conformance:app", "--fd", str(listening.fileno()), "--ws", cls]
         command += ["--app-dir", str(HERE), "--lifespan", "off", "--log-level", "warning"]
         output = stack.enter_context(log.open("wb"))
-        process = subprocess.Popen(command, stdout=output, stderr=output, pass_fds=[listening.fileno()], cwd=HERE.parent)
+        files = [listening.fileno()]
+        process = subprocess.Popen(command, stdout=output, stderr=output, pass_fds=files, cwd=HERE.parent)
     stack.callback(process.wait)
     stack.callback(process.terminate)
     return port
@@ -90,7 +91,8 @@ def main() -> None:
                 print(f"{case} {key}: uvicorn's {base[case][key]}, ours {own[case][key]}")
                 if key != "remoteCloseCode" and GRADES.index(own[case][key]) > GRADES.index(base[case][key]):
                     worse += 1
-    print(f"\n{len(base)} cases, {differing} differences, {worse} worse; {time.monotonic() - began:.0f} s, reports in {out}")
+    took = time.monotonic() - began
+    print(f"\n{len(base)} cases, {differing} differences, {worse} worse; {took:.0f} s, reports in {out}")
     sys.exit(1 if worse or set(base) != set(own) else 0)
 
 

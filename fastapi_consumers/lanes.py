@@ -17,8 +17,8 @@ from starlette._exception_handler import wrap_app_handling_exceptions
 
 from .types import Send
 
-#: The ``send`` of uvicorn's classes, and of ours: module and name. By name, since importing them would load what the server may not
-#: even use. A subclass that overrides ``send`` is another matter.
+#: The ``send`` of uvicorn's classes, and of ours: module and name. By name, since importing them would load what the
+#: server may not even use. A subclass that overrides ``send`` is another matter.
 _KNOWN = frozenset(
     {
         ("uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol.send"),

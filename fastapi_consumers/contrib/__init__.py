@@ -1,1 +1,4 @@
-"""What connects the package to others. Each module needs the extra of its name; nothing else in the package does."""
+"""What connects the package to others; nothing else in the package does.
+
+Each module needs the extra of its name, and ``uvicorn`` the extra ``server``.
+"""
