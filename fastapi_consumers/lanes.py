@@ -23,7 +23,7 @@ _KNOWN = frozenset(
     {
         ("uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol.send"),
         ("uvicorn.protocols.websockets.wsproto_impl", "WSProtocol.send"),
-        ("fastapi_consumers.contrib.uvicorn", "WebSocketProtocol.send"),
+        ("fastapi_consumers.contrib.uvicorn.protocol", "WebSocketProtocol.send"),
     }
 )
 #: The function in which Starlette wraps ``send`` for each of its layers that handles exceptions. It changes nothing.

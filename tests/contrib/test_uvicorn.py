@@ -18,8 +18,9 @@ from uvicorn.server import ServerState
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-import fastapi_consumers.contrib.uvicorn
-from fastapi_consumers.contrib.uvicorn import WebSocketProtocol, check_base
+import fastapi_consumers.contrib.uvicorn.base
+from fastapi_consumers.contrib.uvicorn import WebSocketProtocol
+from fastapi_consumers.contrib.uvicorn.base import check_base
 from tests.server.client import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, handshake
 
 DEFLATE = {"Sec-WebSocket-Extensions": "permessage-deflate"}
@@ -32,7 +33,7 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closing = self.paused = False
-        self.pauses = 0
+        self.pauses = self.writes = 0
 
     def get_extra_info(self, name, default=None):
         return default
@@ -40,6 +41,7 @@ class Transport(asyncio.Transport):
     def write(self, data):
         assert not self.closing
         self.written += data
+        self.writes += 1
 
     def pause_reading(self):
         self.paused = True
@@ -69,10 +71,10 @@ def configured(**options):
 class Served:
     """A protocol with the application's end in the hands of the test: nothing is received but by ``take``."""
 
-    def __init__(self, cls=WebSocketProtocol, *, headers=None, **options):
+    def __init__(self, cls=WebSocketProtocol, *, headers=None, state=None, **options):
         self.loop = asyncio.get_running_loop()
         self.transport = Transport()
-        self.protocol = cls(configured(**options), ServerState(), {}, self.loop)
+        self.protocol = cls(configured(**options), state or ServerState(), {}, self.loop)
         self.protocol.connection_made(self.transport)
         self.protocol.data_received(handshake("/", headers))
         assert self.take() == [{"type": "websocket.connect"}]
@@ -412,6 +414,147 @@ async def test_nothing_may_be_sent_after_the_close():
         await side.protocol.send({"type": "websocket.send", "text": "x"})
 
 
+# -- writes of one turn of the loop -----------------------------------------------------------------------------------
+
+
+def sent(content):
+    return {"type": "websocket.send", "text": content}
+
+
+class Pair:
+    """Two connections of one server, whose messages come in the same turn."""
+
+    def __init__(self, state, first, second):
+        self.state, self.first, self.second = state, first, second
+
+    async def run(self, of_first, of_second):
+        """Have these run, in this order, as what an application does with a message."""
+
+        async def application(side, work):
+            assert await side.protocol.receive() == text()
+            await work()
+
+        tasks = [
+            asyncio.create_task(application(side, work))
+            for side, work in ((self.first, of_first), (self.second, of_second))
+        ]
+        await asyncio.sleep(0)
+        for side in (self.first, self.second):
+            side.feed(frame(TEXT, b"x"))
+        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+
+
+@pytest.fixture
+async def pair():
+    state = ServerState()
+    return Pair(state, await served(state=state), await served(state=state))
+
+
+async def nothing(): ...
+
+
+async def test_answers_of_one_turn_are_written_together_and_each_connections_at_once(pair):
+    first, second = pair.first, pair.second
+    before = first.transport.writes
+
+    async def of_first():
+        for number in range(3):
+            await first.protocol.send(sent(str(number)))
+        first.feed(frame(PING, b"p"))
+        assert first.transport.written == b""
+
+    async def of_second():
+        await second.protocol.send(sent("last"))
+        assert second.transport.written == frame(TEXT, b"last", masked=False)
+        texts = b"".join(frame(TEXT, b"%d" % number, masked=False) for number in range(3))
+        assert first.transport.written == texts + frame(PONG, b"p", masked=False)
+
+    await pair.run(of_first, of_second)
+    assert first.transport.writes - before == 1
+    # With nobody else to wait for, there is no wait.
+    await first.protocol.send(sent("alone"))
+    assert first.transport.written.endswith(frame(TEXT, b"alone", masked=False))
+
+
+async def test_answers_do_not_wait_for_those_who_have_none(pair):
+    await pair.run(lambda: pair.first.protocol.send(sent("1")), nothing)
+    await asyncio.sleep(0)
+    assert pair.first.transport.written == frame(TEXT, b"1", masked=False)
+
+
+@pytest.mark.parametrize("why", ["much", "late"])
+async def test_an_answer_waits_neither_long_nor_when_it_is_large(pair, why, monkeypatch):
+    content = "x" * 70_000 if why == "much" else "x"
+    if why == "late":
+        times = iter([1.0])
+        monkeypatch.setattr("fastapi_consumers.contrib.uvicorn.turns.perf_counter", lambda: next(times, 1.002))
+
+    async def of_first():
+        await pair.first.protocol.send(sent(content))
+        if why == "late":
+            other = await served(state=pair.state)
+            await other.protocol.send(sent("x"))
+        assert pair.first.transport.written == frame(TEXT, content.encode(), masked=False)
+
+    await pair.run(of_first, nothing)
+
+
+async def test_a_close_comes_after_what_waits(pair):
+    first = pair.first
+
+    async def of_first():
+        await first.protocol.send(sent("1"))
+        await first.protocol.send({"type": "websocket.close", "code": 4000})
+        first.feed(frame(CLOSE, struct.pack("!H", 4000)))
+        assert first.transport.closing
+
+    await pair.run(of_first, nothing)
+    close = frame(CLOSE, struct.pack("!H", 4000), masked=False)
+    assert first.transport.written == frame(TEXT, b"1", masked=False) + close
+
+
+@pytest.mark.parametrize("how", ["lost", "aborted"])
+async def test_what_waits_for_a_connection_that_is_gone_is_dropped(pair, how):
+    first = pair.first
+    first.transport.abort = functools.partial(setattr, first.transport, "closing", True)
+
+    async def of_first():
+        await first.protocol.send(sent("1"))
+        if how == "lost":
+            first.transport.closing = True
+            first.protocol.connection_lost(OSError())
+        else:
+            first.protocol.transport.abort()
+
+    await pair.run(of_first, lambda: pair.second.protocol.send(sent("2")))
+    assert first.transport.written == b""
+    assert pair.second.transport.written == frame(TEXT, b"2", masked=False)
+
+
+async def test_a_transport_that_raises_is_reported_and_keeps_nobody_else_from_being_written(pair):
+    reported = []
+    pair.first.loop.set_exception_handler(lambda loop, context: reported.append(context["message"]))
+
+    async def of_first():
+        await pair.first.protocol.send(sent("1"))
+        pair.first.transport.closing = True  # so that the next write fails
+
+    await pair.run(of_first, lambda: pair.second.protocol.send(sent("2")))
+    assert reported == ["writing to a WebSocket failed"]
+    assert pair.second.transport.written == frame(TEXT, b"2", masked=False)
+
+
+async def test_one_who_was_woken_and_is_cancelled_keeps_nobody_waiting(pair):
+    receiving = asyncio.create_task(pair.second.protocol.receive())
+    await asyncio.sleep(0)
+    pair.second.feed(frame(TEXT, b"x"))
+    receiving.cancel()
+    await asyncio.wait([receiving])
+    assert pair.second.take() == [text()]
+    await pair.first.protocol.send(sent("1"))
+    assert pair.first.transport.written == frame(TEXT, b"1", masked=False)
+
+
 # -- pings of the server's own -----------------------------------------------------------------------------------------
 
 
@@ -508,7 +651,7 @@ async def test_a_client_that_keeps_the_application_waiting_is_closed():
 def test_it_refuses_an_older_uvicorn_when_it_is_imported(monkeypatch):
     monkeypatch.setattr(uvicorn, "__version__", "0.53.1")
     spec = importlib.util.spec_from_file_location(
-        "fastapi_consumers.contrib.again", fastapi_consumers.contrib.uvicorn.__file__
+        "fastapi_consumers.contrib.uvicorn.again", fastapi_consumers.contrib.uvicorn.base.__file__
     )
     with pytest.raises(ImportError, match=r"of uvicorn 0\.54 and newer; this is uvicorn 0\.53\.1, which is older\."):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
@@ -532,7 +675,7 @@ def test_it_refuses_a_uvicorn_whose_class_has_changed(monkeypatch):
 def test_it_says_what_to_install_where_there_is_no_such_class(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn.protocols.websockets.websockets_sansio_impl", None)
     spec = importlib.util.spec_from_file_location(
-        "fastapi_consumers.contrib.again", fastapi_consumers.contrib.uvicorn.__file__
+        "fastapi_consumers.contrib.uvicorn.again", fastapi_consumers.contrib.uvicorn.base.__file__
     )
     with pytest.raises(ImportError, match=r"needs uvicorn 0\.54 or newer and websockets: pip install"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

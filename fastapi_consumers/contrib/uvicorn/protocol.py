@@ -1,32 +1,13 @@
-"""A WebSocket protocol for uvicorn that spends less on each message: the extra ``server``.
-
-::
-
-    uvicorn app:app --ws fastapi_consumers.contrib.uvicorn:WebSocketProtocol
-
-It is uvicorn's own ``websockets-sansio`` with a shorter way for whole text and binary frames (RFC 6455, section 5.2) on
-connections without compression. Everything else is left to uvicorn and to the library ``websockets``, which are given
-the very bytes of the frame: handshakes, control frames, fragments, compressed frames, frames that come in pieces, and
-all that is wrong. So limits, close codes and texts in the log are theirs.
-"""
+"""One connection: which frames are read here, which by uvicorn's own class, and how much may wait."""
 
 import logging
 import sys
 from collections import deque
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
-from ..messages import frame_head
-
-try:
-    import uvicorn
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-    from websockets.protocol import State
-except ImportError as error:
-    raise ImportError(
-        "fastapi_consumers.contrib.uvicorn needs uvicorn 0.54 or newer and websockets: pip install "
-        f"'fastapi-consumers[server]' ({error})"
-    ) from error
+from ...messages import frame_head
+from .base import State, WebSocketsSansIOProtocol
+from .turns import Turn, Writer
 
 try:
     from websockets.speedups import apply_mask
@@ -37,35 +18,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
     from websockets.frames import Frame
-
-#: What is used of uvicorn's class, beside what :class:`asyncio.Protocol` promises.
-_METHODS = (
-    *("handle_cont", "handle_ping", "keepalive_timeout", "receive", "send", "send_keepalive_ping"),
-    "send_receive_event_to_app",
-)
-_ATTRIBUTES = (
-    *("config", "conn", "disconnected", "frames", "handshake_complete", "handshake_initiated", "logger", "loop"),
-    *("pong_timer", "queue", "read_paused", "transport", "writable"),
-)
-
-
-def check_base(base: type, version: str) -> None:
-    """Raise ``ImportError`` unless uvicorn's class is one that :class:`WebSocketProtocol` can be built on."""
-    release = tuple(int(part) if part.isdecimal() else 0 for part in version.split(".")[:2])
-    constructor = vars(base).get("__init__")
-    names = constructor.__code__.co_names if isinstance(constructor, FunctionType) else ()
-    missing = [name for name in _METHODS if not callable(getattr(base, name, None))]
-    missing += [name for name in _ATTRIBUTES if name not in names]
-    if release < (0, 54) or missing:
-        what = f"whose {base.__name__} has no {', '.join(missing)}" if missing else "which is older"
-        raise ImportError(
-            "fastapi_consumers.contrib.uvicorn is built on the WebSocketsSansIOProtocol of uvicorn 0.54 and newer; "
-            f"this is uvicorn {version}, {what}. Leave out --ws, and uvicorn uses a class of its own."
-        )
-
-
-check_base(WebSocketsSansIOProtocol, uvicorn.__version__)
 
 _TEXT, _BINARY = 0x81, 0x82
 _CONTINUATION, _DATA, _OPCODES = 0x0, (0x1, 0x2), frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
@@ -81,11 +36,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     #: Bytes of messages that may wait before the socket is read no further. One that is larger waits alone.
     max_waiting_bytes = 64 * 1024
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        config = self.config
+    def __init__(
+        self,
+        config: "Config",
+        server_state: "ServerState",
+        app_state: dict[str, Any],
+        _loop: "asyncio.AbstractEventLoop | None" = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        #: Shared by all connections of a server.
+        self._turn = _turn_of(server_state, self.loop)
+        self._writer: Writer | None = None
         #: Events that wait for the application, and their bytes since there were none.
-        self._waiting = self.queue = cast("Any", _Waiting())
+        self._waiting = self.queue = cast("Any", _Waiting(self._turn))
         self._max_messages = max(1, config.ws_max_queue)
         max_size = cast("int | None", config.ws_max_size)
         self._max_size = sys.maxsize if max_size is None else max_size
@@ -103,6 +66,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         #: Seconds that the socket was not read since the last ping was sent, and since when it has not been.
         self._unread = 0.0
         self._unread_since: float | None = None
+
+    def connection_made(self, transport: "asyncio.BaseTransport") -> None:
+        super().connection_made(transport)
+        self._writer = Writer(self.transport, self._turn)
+        self.transport = cast("asyncio.Transport", self._writer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._writer is not None:
+            self._writer.drop()
+        super().connection_lost(exc)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -227,10 +200,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             waiter = self.loop.create_future()
             waiting.waiters.append(waiter)
             try:
-                await waiter
+                is_message = await waiter
             except BaseException:
                 waiting.forget(waiter)
                 raise
+            self._turn.woken -= is_message
         event: ASGIReceiveEvent = events.popleft()
         if not events:
             waiting.size = 0
@@ -309,35 +283,48 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 class _Waiting:
     """Events that wait for the application, in the place of the :class:`asyncio.Queue` of uvicorn's class."""
 
-    __slots__ = ("events", "size", "waiters")
+    __slots__ = ("events", "size", "turn", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
         self.events: deque[Any] = deque()
         #: Bytes of the messages that came since there were none.
         self.size = 0
         #: Who waits for events, in the order in which they came; nearly always one.
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters: list[asyncio.Future[bool]] = []
 
     def put_nowait(self, event: Any) -> None:
         """Put an event that is not a whole frame's. Uvicorn's class calls it."""
         self.events.append(event)
         self.size += len(event.get("text") or event.get("bytes") or ())
-        self.wake()
+        self.wake(event["type"] == "websocket.receive")
 
-    def wake(self) -> None:
-        """Have one of those who wait look for events."""
+    def wake(self, is_message: bool = True) -> None:
+        """Have one of those who wait look for events. For a message it is expected to have an answer in this turn."""
         while self.waiters:
             waiter = self.waiters.pop(0)
             if not waiter.done():
-                waiter.set_result(None)
+                self.turn.woken += is_message
+                waiter.set_result(is_message)
                 return
 
-    def forget(self, waiter: "asyncio.Future[None]") -> None:
+    def forget(self, waiter: "asyncio.Future[bool]") -> None:
         """One who waited is cancelled. If it was woken, another one has to look."""
         if waiter in self.waiters:
             self.waiters.remove(waiter)
-        elif self.events:
-            self.wake()
+        elif waiter.done() and not waiter.cancelled():
+            self.turn.woken -= waiter.result()
+            if self.events:
+                self.wake()
+
+
+def _turn_of(server_state: "ServerState", loop: "asyncio.AbstractEventLoop") -> Turn:
+    """The turn that all connections of a server share. It is kept where uvicorn keeps what they share."""
+    shared = vars(server_state)
+    if "fastapi_consumers_turn" not in shared:
+        shared["fastapi_consumers_turn"] = Turn(loop)
+    turn: Turn = shared["fastapi_consumers_turn"]
+    return turn
 
 
 def _frame_size(data: bytes, at: int) -> int | None:
