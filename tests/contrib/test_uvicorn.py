@@ -10,7 +10,7 @@ import tracemalloc
 
 import pytest
 import uvicorn
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -184,6 +184,7 @@ def split(data, sizes):
     return [chunk for chunk in [*chunks, data[at:]] if chunk]
 
 
+@settings(max_examples=60)
 @given(
     st.lists(st.one_of(frames, fragmented), max_size=8),
     st.integers(0, 12),

@@ -43,26 +43,27 @@ async def test_it_is_what_serves_and_frames_take_the_lane(server):
         assert (await server.state())["lanes"] == [True]
 
 
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (frame(TEXT, b"x" * (MAX_SIZE + 1))[:8], 1009),
-        (frame(TEXT, b"x" * MAX_SIZE, fin=False) + frame(CONT, b"x"), 1009),
-        (frame(TEXT, b"\xff"), 1007),
-        (frame(TEXT, b"\xc3", fin=False) + frame(CONT, b"("), 1007),
-        (frame(TEXT, b"x", rsv=4), 1002),
-        (frame(TEXT, b"x", masked=False), 1002),
-        (frame(CONT, b"x"), 1002),
-        (frame(3), 1002),
-        (frame(PING, b"x" * 126), 1002),
-        (frame(TEXT, b"x", fin=False) + frame(TEXT, b"x"), 1002),
-        (frame(CLOSE, b"x"), 1002),
-        (frame(CLOSE, struct.pack("!H", 1005)), 1002),
-        (frame(CLOSE, struct.pack("!H", 4321) + b"bye"), 4321),
-        (frame(CLOSE), 1005),
-    ],
-)
-async def test_what_breaks_the_rules_is_closed_with_its_code_once_what_came_before_is_answered(server, data, code):
+BROKEN = {
+    "too big a frame": (frame(TEXT, b"x" * (MAX_SIZE + 1))[:8], 1009),
+    "too big in fragments": (frame(TEXT, b"x" * MAX_SIZE, fin=False) + frame(CONT, b"x"), 1009),
+    "not UTF-8": (frame(TEXT, b"\xff"), 1007),
+    "not UTF-8 in fragments": (frame(TEXT, b"\xc3", fin=False) + frame(CONT, b"("), 1007),
+    "reserved bit": (frame(TEXT, b"x", rsv=4), 1002),
+    "unmasked": (frame(TEXT, b"x", masked=False), 1002),
+    "continuation of nothing": (frame(CONT, b"x"), 1002),
+    "unknown opcode": (frame(3), 1002),
+    "long ping": (frame(PING, b"x" * 126), 1002),
+    "message within a message": (frame(TEXT, b"x", fin=False) + frame(TEXT, b"x"), 1002),
+    "close of one byte": (frame(CLOSE, b"x"), 1002),
+    "forbidden close code": (frame(CLOSE, struct.pack("!H", 1005)), 1002),
+    "close code and reason": (frame(CLOSE, struct.pack("!H", 4321) + b"bye"), 4321),
+    "empty close": (frame(CLOSE), 1005),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_what_breaks_the_rules_is_closed_with_its_code_once_what_came_before_is_answered(server, what):
+    data, code = BROKEN[what]
     client = await server.connect("/target/class/2")
     async with asyncio.timeout(PATIENCE):
         # In one piece: what comes before a broken frame counts.

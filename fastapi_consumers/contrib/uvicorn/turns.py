@@ -19,11 +19,12 @@ MAX_BYTES = 64 * 1024
 class Turn:
     """What the connections of one server have to do in a turn of its event loop."""
 
-    __slots__ = ("_began", "_loop", "_writers", "woken")
+    __slots__ = ("_began", "_loop", "woken", "writers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._writers: list[Writer] = []
+        #: Those that wait.
+        self.writers: list[Writer] = []
         self._began = 0.0
         #: Applications that were woken by a message and have not run since. Only while there are some, writes wait.
         self.woken = 0
@@ -31,16 +32,16 @@ class Turn:
     def put(self, writer: "Writer") -> None:
         """Have a connection written with the others."""
         now = perf_counter()
-        if not self._writers:
+        if not self.writers:
             self._began = now
             # If those who were woken have nothing to say.
             self._loop.call_soon(self.flush)
-        self._writers.append(writer)
+        self.writers.append(writer)
         if now - self._began > MAX_WAIT:
             self.flush()
 
     def flush(self) -> None:
-        writers, self._writers = self._writers, []
+        writers, self.writers = self.writers, []
         for writer in writers:
             try:
                 writer.flush()
@@ -67,12 +68,14 @@ class Writer:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        turn, parts = self._turn, self._parts
+        turn = self._turn
         if not turn.woken:
             # The last one to run in this turn, or the only one.
-            turn.flush()
+            if turn.writers:
+                turn.flush()
             self._write(data)
             return
+        parts = self._parts
         parts.append(data)
         self._size += len(data)
         if self._size > MAX_BYTES:
