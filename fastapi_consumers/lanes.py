@@ -13,9 +13,23 @@ from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
-from starlette._exception_handler import wrap_app_handling_exceptions
-
 from .types import Send
+
+try:
+    from starlette._exception_handler import wrap_app_handling_exceptions
+except ImportError:  # It is not Starlette's word to keep; without it there are no lanes, and frames go through send.
+    wrap_app_handling_exceptions = None  # type: ignore[assignment]
+
+
+def _inner(code: CodeType | None, *names: str) -> CodeType | None:
+    """The code of a function that is written within another; ``None`` if there is none of that name."""
+    for name in names:
+        if code is None:
+            return None
+        found = next((each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == name), None)
+        code = found
+    return code
+
 
 #: The ``send`` of uvicorn's classes, and of ours: module and name. By name, since importing them would load what the
 #: server may not even use. A subclass that overrides ``send`` is another matter.
@@ -27,7 +41,7 @@ _KNOWN = frozenset(
     }
 )
 #: The function in which Starlette wraps ``send`` for each of its layers that handles exceptions. It changes nothing.
-_WRAPPER = _inner(wrap_app_handling_exceptions.__code__, "wrapped_app", "sender")
+_WRAPPER = _inner(getattr(wrap_app_handling_exceptions, "__code__", None), "wrapped_app", "sender")
 #: Where it has what it wraps.
 _CELL = _WRAPPER.co_freevars.index("send") if _WRAPPER is not None and "send" in _WRAPPER.co_freevars else None
 #: Seconds that a client which is cut off has to see why.
