@@ -26,8 +26,7 @@ def _inner(code: CodeType | None, *names: str) -> CodeType | None:
     for name in names:
         if code is None:
             return None
-        found = next((each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == name), None)
-        code = found
+        code = next((each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == name), None)
     return code
 
 
