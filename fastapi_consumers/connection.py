@@ -18,10 +18,12 @@ from .fanning import Member
 from .identity import ANONYMOUS
 from .idling import Idle
 from .inbox import CountingInbox, Disconnected, Inbox
+from .inbox import Owner as InboxOwner
 from .lanes import stop_reading
 from .localization import ClientLanguage, told_to
 from .messages import Frame, Notice
 from .outbox import CountingOutbox, Outbox
+from .outbox import Owner as OutboxOwner
 from .overflowing import Overflowing
 from .plan import Plan
 from .protocols import JSON_FRAMER
@@ -40,7 +42,7 @@ class Interrupted(Exception):
     """What the connection was doing has been stopped, because the socket is gone or has to be closed."""
 
 
-class Connection:
+class Connection(InboxOwner, OutboxOwner):
     """One WebSocket. Made per handshake; consumers reach it as ``self.connection``.
 
     Everything that a client sends comes through ``inbox``, everything that it is sent goes through ``outbox``, and the
