@@ -68,11 +68,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._unread_since: float | None = None
 
     def connection_made(self, transport: "asyncio.BaseTransport") -> None:
+        """Put the writer of this turn before the transport."""
         super().connection_made(transport)
         self._writer = Writer(self.transport, self._turn)
         self.transport = cast("asyncio.Transport", self._writer)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Drop what was to be written."""
         if self._writer is not None:
             self._writer.drop()
         super().connection_lost(exc)
@@ -80,6 +82,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # -- in ------------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        """Parse as many messages as may wait; keep the rest as it is."""
         if not self.handshake_initiated:
             # The head of the request, which uvicorn gives in one piece.
             super().data_received(data)
@@ -166,6 +169,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(data)
 
     def handle_cont(self, event: "Frame") -> None:
+        """Take a fragment."""
         # In one piece, so that fragments of a byte, or of none, take no more memory than their message.
         parts: list[Any] = self.frames
         whole = parts[0] if isinstance(parts[0], bytearray) else bytearray(parts[0])
@@ -175,12 +179,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.send_receive_event_to_app()
 
     def send_receive_event_to_app(self) -> None:
+        """Hand on a message that the library has put together."""
         # Uvicorn stops reading after each message, unless it has stopped already.
         is_paused, self.read_paused = self.read_paused, True
         super().send_receive_event_to_app()
         self.read_paused = is_paused
 
     def handle_ping(self) -> None:
+        """Answer a ping, or keep the answer while the client takes nothing."""
         if self.writable.is_set():
             super().handle_ping()
         elif output := b"".join(self.conn.data_to_send()):
@@ -188,12 +194,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._pong = output
 
     def resume_writing(self) -> None:
+        """Send the answer that was kept."""
         super().resume_writing()
         pong, self._pong = self._pong, b""
         if pong and self.conn.state is State.OPEN:
             self.transport.write(pong)
 
     async def receive(self) -> "ASGIReceiveEvent":
+        """The next event for the application. Reading goes on once all are taken."""
         waiting = self._waiting
         events = waiting.events
         while not events:
@@ -237,6 +245,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return self._unread + (0.0 if self._unread_since is None else self.loop.time() - self._unread_since)
 
     def send_keepalive_ping(self) -> None:
+        """Send a ping. What was not read before counts no more."""
         self._unread = 0.0
         if self._unread_since is not None:
             self._unread_since = self.loop.time()
@@ -259,6 +268,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # -- out -----------------------------------------------------------------------------------------------------------
 
     async def send(self, message: "ASGISendEvent") -> None:
+        """Send what the application says; whole frames without the library."""
         if message["type"] == "websocket.send":
             if self._is_plain and self.writable.is_set() and not self.disconnected and self.conn.state is State.OPEN:
                 data, text = message.get("bytes"), message.get("text")
