@@ -22,7 +22,7 @@ from .packets import BadPacket, Packet, decode_packet, encode_packet, split_posi
 from .streams import Recovery, Streams
 from .topics import Topic
 from .transports import Transport
-from .turn import Turn
+from .turn import Turn, catch_up
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class Hub:
     def _remove(self, topic: str, member: Member) -> Topic | None:
         found = self._topics.get(topic)
         if found is not None and found.batches:
-            found.catch_up(member)
+            self.catch_up(member)
         member.topics.discard(topic)
         return found if found is not None and found.remove(member) else None
 
@@ -335,10 +335,8 @@ class Hub:
 
     def catch_up(self, member: Member) -> None:
         """Give a member all that is on its way to it, before something else is sent to it alone."""
-        for topic in member.topics:
-            found = self._topics.get(topic)
-            if found is not None and found.batches:
-                found.catch_up(member)
+        found = [self._topics.get(topic) for topic in member.topics]
+        catch_up(member, [topic for topic in found if topic is not None and topic.batches])
 
     # -- what may have been missed ---------------------------------------------------------------------------------
 

@@ -15,15 +15,22 @@ MAX_TOGETHER, MAX_TOGETHER_BYTES = 16, 32 * 1024
 class Batch:
     """Packets that were published one after another, on their way to those who were members then."""
 
-    __slots__ = ("ahead", "cursor", "fannings", "members")
+    __slots__ = ("ahead", "cursor", "fannings", "members", "number")
 
-    def __init__(self, members: tuple[Member, ...], fanning: Fanning) -> None:
+    def __init__(self, members: tuple[Member, ...], fanning: Fanning, number: int) -> None:
         self.members = members
+        #: Its place among those of all topics.
+        self.number = number
         self.fannings = [fanning]
         #: How many of the members have been served.
         self.cursor = 0
         #: Channel to how many of the packets it has had already, not having waited for its turn.
         self.ahead: dict[str, int] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all members have been served."""
+        return self.cursor == len(self.members)
 
     def takes(self, fanning: Fanning) -> bool:
         """Whether another packet for the same members goes along."""
@@ -121,32 +128,32 @@ class Topic:
 
     # -- what is on its way ----------------------------------------------------------------------------------------
 
-    def put(self, fanning: Fanning) -> int:
-        """Send a packet on its way to those who are members now. How many these are."""
-        members, batches = self.snapshot(), self.batches
-        if batches and batches[-1].members is members and not self.filtering and batches[-1].takes(fanning):
-            batches[-1].fannings.append(fanning)
-        elif members:
-            batches.append(Batch(members, fanning))
-        return len(members)
+    def put(self, fanning: Fanning, number: int) -> Batch | None:
+        """Send a packet on its way to those who are members now: in a new batch, if there are any.
 
-    def serve(self, count: int) -> tuple[int, int]:
-        """Serve so many members. How many were, and how many packets that makes in all."""
-        if not self.batches:
-            return 0, 0
+        It goes along with the last batch, and the answer is ``None`` too, where that is the last one of all topics, and
+        its number less than ``number`` by one.
+        """
+        members, batches = self.snapshot(), self.batches
+        last = batches[-1] if batches and not self.filtering else None
+        if last is not None and last.number == number - 1 and last.members is members and last.takes(fanning):
+            last.fannings.append(fanning)
+            return None
+        if not members:
+            return None
+        batch = Batch(members, fanning, number)
+        batches.append(batch)
+        return batch
+
+    def serve(self, count: int) -> int:
+        """Serve so many members of the first batch. How many were."""
         batch = self.batches[0]
         chunk = batch.members[batch.cursor : batch.cursor + count]
-        batch.cursor += len(chunk)
-        if batch.cursor == len(batch.members):
+        served = len(chunk)
+        batch.cursor += served
+        if batch.is_done:
             self.batches.popleft()
-        served = len(chunk), len(chunk) * len(batch.fannings)
         if self.snapshot() is not batch.members:  # Somebody left meanwhile: nothing more for them.
             chunk = tuple(member for member in chunk if self.members.get(member.channel) is member)
         batch.hand_over(chunk, self.filtering)
         return served
-
-    def catch_up(self, member: Member) -> None:
-        """Give one member all that is on its way to it, now."""
-        for batch in tuple(self.batches):
-            if member in batch.members[batch.cursor :]:
-                batch.catch_up(member, self.filtering)

@@ -1,14 +1,16 @@
 """The end of the event loop's turn, at which everything that was published in it goes to the members. Owned by the hub.
 
-What is published for one group in the same turn reaches a member in one write, and a group with many members keeps
-nobody waiting: so many are served in each turn, of all groups in rotation.
+What is published for a group one after the other, in the same turn, reaches a member in one write. All leaves in the
+order in which it was published; but a group with many members keeps nobody waiting: a turn serves so many, and what
+others are sent goes ahead of the rest.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
-from .fanning import Fanning
-from .topics import Topic
+from .fanning import Fanning, Member
+from .topics import Batch, Topic
 
 #: Members that are served in one turn: at some 6 µs each, about 3 ms.
 CHUNK = 512
@@ -17,12 +19,14 @@ MAX_LOAD = 16 * 1024
 
 
 class Turn:
-    """Topics with something on its way."""
+    """What is on its way, of all topics."""
 
-    __slots__ = ("_load", "_topics", "_waiting", "is_due")
+    __slots__ = ("_batches", "_load", "_next", "_waiting", "is_due")
 
     def __init__(self) -> None:
-        self._topics: deque[Topic] = deque()
+        self._batches: deque[tuple[Topic, Batch]] = deque()
+        #: The number of the next batch.
+        self._next = 1
         self._load = 0
         self._waiting: list[asyncio.Future[None]] = []
         #: Whether anything is on its way.
@@ -30,13 +34,13 @@ class Turn:
 
     def put(self, topic: Topic, fanning: Fanning) -> None:
         """Have a packet handed to the members that the topic has now, when the turn ends."""
-        is_new = not topic.batches
-        count = topic.put(fanning)
-        if not count:
+        batch = topic.put(fanning, self._next)
+        if batch is not None:
+            self._next += 1
+            self._batches.append((topic, batch))
+        elif not topic.batches:
             return
-        self._load += count
-        if is_new:
-            self._topics.append(topic)
+        self._load += len(topic.members)
         if not self.is_due:
             self.is_due = True
             asyncio.get_running_loop().call_soon(self._end)
@@ -56,28 +60,44 @@ class Turn:
     def settle(self, topic: Topic) -> None:
         """Hand over all that is on its way to a topic's members, now."""
         while topic.batches:
-            self._load -= topic.serve(CHUNK)[1]
+            packets = len(topic.batches[0].fannings)
+            self._load -= topic.serve(CHUNK) * packets
 
     def _end(self) -> None:
-        topics, left = self._topics, CHUNK
+        batches, left = self._batches, CHUNK
         try:
-            while topics and left > 0:
-                topic = topics.popleft()
+            for _ in range(len(batches)):
+                topic, batch = batches.popleft()
+                if batch.is_done:
+                    continue  # It was settled.
                 try:
-                    served, deliveries = topic.serve(left)
-                    left -= served
-                    self._load -= deliveries
+                    # Of one topic none goes ahead of another.
+                    if topic.batches[0] is batch:
+                        packets = len(batch.fannings)
+                        served = topic.serve(left)
+                        left -= served
+                        self._load -= served * packets
                 finally:
-                    if topic.batches:
-                        topics.append(topic)
+                    if not batch.is_done:
+                        batches.append((topic, batch))
+                if left <= 0:
+                    break
         finally:
-            self.is_due = bool(topics)
-            if topics:
+            self.is_due = bool(batches)
+            if batches:
                 asyncio.get_running_loop().call_soon(self._end)
             else:
                 self._load = 0
-            if self._waiting and self._load <= MAX_LOAD:
+            if self._waiting and not self.is_full:
                 waiting, self._waiting = self._waiting, []
                 for future in waiting:
                     if not future.done():
                         future.set_result(None)
+
+
+def catch_up(member: Member, topics: Iterable[Topic]) -> None:
+    """Give one member all that is on its way to it, now and in the order in which it was published."""
+    found = [(batch.number, batch, topic) for topic in topics for batch in topic.batches]
+    for _, batch, topic in sorted(found):
+        if member in batch.members[batch.cursor :]:
+            batch.catch_up(member, topic.filtering)

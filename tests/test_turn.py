@@ -11,7 +11,7 @@ from fastapi_consumers.fanning import Fanning, Member
 from fastapi_consumers.packets import Packet
 from fastapi_consumers.protocols import JSON_FRAMER, MSGPACK_FRAMER
 from fastapi_consumers.topics import MAX_TOGETHER, MAX_TOGETHER_BYTES, Topic
-from fastapi_consumers.turn import CHUNK, Turn
+from fastapi_consumers.turn import CHUNK, Turn, catch_up
 
 
 class Client:
@@ -129,12 +129,12 @@ async def test_a_member_that_catches_up_gets_the_rest_later_and_nothing_twice():
     topic, (one, two) = make()
     turn.put(topic, text("a"))
     turn.put(topic, text("b"))
-    topic.catch_up(one.member)
+    catch_up(one.member, [topic])
     assert (one.texts, two.texts) == (["a", "b"], [])
     turn.put(topic, text("c"))
     await turns()
     assert one.texts == two.texts == ["a", "b", "c"]
-    topic.catch_up(one.member)
+    catch_up(one.member, [topic])
     assert one.texts == ["a", "b", "c"]
 
 
@@ -145,7 +145,7 @@ async def test_catching_up_in_the_middle_of_a_fan_out():
     await turns()
     first, last = clients[0], clients[-1]
     for client in (first, last):
-        topic.catch_up(client.member)
+        catch_up(client.member, [topic])
     assert (first.texts, last.texts, clients[-2].texts) == (["a"], ["a"], [])
     await turns()
     assert {tuple(client.texts) for client in clients} == {("a",)}
@@ -161,6 +161,20 @@ async def test_who_joins_gets_what_comes_then_and_who_has_left_gets_nothing():
     turn.put(topic, text("b"))
     await turns()
     assert (one.texts, two.texts, late.texts) == (["a", "b"], [], ["b"])
+
+
+async def test_what_one_member_gets_of_several_groups_keeps_its_order():
+    turn, client = Turn(), Client("0")
+    topics = [Topic() for _ in range(3)]
+    for topic in topics:
+        topic.add(client.member)
+    for number in range(12):
+        turn.put(topics[(number * 7 + number // 4) % 3], text(number))
+        if number == 5:
+            catch_up(client.member, reversed(topics))
+            assert client.texts == [str(number) for number in range(6)]
+    await turns()
+    assert client.texts == [str(number) for number in range(12)]
 
 
 async def test_groups_take_turns_so_that_a_large_one_holds_no_small_one_up():
@@ -261,14 +275,14 @@ def test_every_member_gets_all_that_was_published_while_it_was_one_once_and_in_o
                             expected.setdefault(channel, []).append(str(number))
                 case "catch up":
                     if client.member.channel in topic.members:
-                        topic.catch_up(client.member)
+                        catch_up(client.member, [topic])
                         assert client.texts == expected.get(client.member.channel, [])
                 case "join":
                     if client.member.channel not in topic.members:
                         topic.add(client.member)
                 case "leave":
                     if client.member.channel in topic.members:
-                        topic.catch_up(client.member)
+                        catch_up(client.member, [topic])
                         topic.remove(client.member)
                 case "turn":
                     await turns()

@@ -121,10 +121,14 @@ class Client:
 
     async def close(self, code: int = 1000) -> None:
         """As a client should."""
-        with contextlib.suppress(ConnectionError):
-            self.write(frame(CLOSE, code.to_bytes(2)))
-            await self.writer.drain()
-            await self.closed()
+        try:
+            with contextlib.suppress(ConnectionError):
+                self.write(frame(CLOSE, code.to_bytes(2)))
+                await self.writer.drain()
+                await self.closed()
+        finally:
+            # Whoever is cancelled meanwhile leaves nothing open either.
+            self.writer.close()
         await self.drop()
 
     async def drop(self) -> None:
