@@ -44,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     "closed_small": RATE,
     "limits": {**RATE, "max_connections_per_address": 20},
     "limits_small": {**RATE, "max_connections_per_address": 20},
+    "limits_protocol": {**RATE, "max_connections_per_address": 20},
     "again": {**RATE, "max_connections_per_address": 20, "connection_throttle_classes": ["60/minute"]},
 }
 #: Of the listening socket, from which those that it accepts have theirs. Linux takes twice as much.
@@ -56,6 +57,7 @@ TOLD = {
     "closed_small": f"throttles, with a receive buffer of {RECEIVE_BUFFER // 1024} KiB",
     "limits": "throttles, 20 connections per address",
     "limits_small": f"the same, with a receive buffer of {RECEIVE_BUFFER // 1024} KiB",
+    "limits_protocol": "throttles, 20 connections per address, under our protocol class for uvicorn",
     "again": "20 per address, and who is refused or closed comes back at once",
 }
 #: All that flood have one address. Of those that ask each has its own, from here on.
@@ -106,6 +108,7 @@ def serving(case: str) -> Iterator[tuple[int, int]]:
         *UVICORN,
         "--fd",
         str(listening.fileno()),
+        *(["--ws", "fastapi_consumers.contrib.uvicorn:WebSocketProtocol"] if case.endswith("protocol") else []),
     ]
     log = WORK / f"flood-{case}.log"
     with log.open("wb") as output:
