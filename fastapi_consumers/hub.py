@@ -72,6 +72,7 @@ class Hub:
         await self.transport.subscribe(PROCESS + self.process)
 
     async def close(self) -> None:
+        self.turn.finish()
         try:
             await self.transport.close()
         finally:

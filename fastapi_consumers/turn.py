@@ -63,6 +63,12 @@ class Turn:
             packets = len(topic.batches[0].fannings)
             self._load -= topic.serve(CHUNK) * packets
 
+    def finish(self) -> None:
+        """Hand over everything, now: the event loop may end before its turn does, and another one begin."""
+        while self._batches:
+            self.settle(self._batches.popleft()[0])
+        self.is_due = False
+
     def _end(self) -> None:
         batches, left = self._batches, CHUNK
         try:

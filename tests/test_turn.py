@@ -227,6 +227,30 @@ async def test_settling_hands_over_everything_of_one_topic_at_once():
     assert not turn.is_due
 
 
+def test_what_is_on_its_way_when_it_is_closed_is_handed_over_and_another_event_loop_may_begin():
+    turn = Turn()
+    topic, clients = make(CHUNK + 1)
+    other, (one, _) = make()
+
+    async def first():
+        turn.put(topic, text("a"))
+        turn.put(other, text("b"))
+        turn.put(topic, text("c"))
+        turn.finish()
+        assert (clients[0].texts, clients[-1].texts, one.texts) == (["a", "c"], ["a", "c"], ["b"])
+        assert not turn.is_due
+
+    async def second():
+        turn.put(other, text("d"))
+        await turns()
+        assert one.texts == ["b", "d"]
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(first())
+    loop.close()
+    asyncio.run(second())
+
+
 async def test_an_interrupt_by_the_keyboard_does_not_keep_the_others_from_what_is_theirs():
     turn = Turn()
     topic, (one, _) = make()
