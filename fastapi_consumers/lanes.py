@@ -18,7 +18,7 @@ from .types import Send
 try:
     from starlette._exception_handler import wrap_app_handling_exceptions
 except ImportError:  # It is not Starlette's word to keep; without it there are no lanes, and frames go through send.
-    wrap_app_handling_exceptions = None  # type: ignore[assignment]
+    wrap_app_handling_exceptions = None  # type: ignore[assignment]  # of a function, which is only looked at
 
 
 def _inner(code: CodeType | None, *names: str) -> CodeType | None:

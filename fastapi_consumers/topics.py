@@ -129,10 +129,13 @@ class Topic:
     # -- what is on its way ----------------------------------------------------------------------------------------
 
     def put(self, fanning: Fanning, number: int) -> Batch | None:
-        """Send a packet on its way to those who are members now: in a new batch, if there are any.
+        """Send a packet on its way to those who are members now. The batch that was made for it, if one was.
 
-        It goes along with the last batch, and the answer is ``None`` too, where that is the last one of all topics, and
-        its number less than ``number`` by one.
+        ``None``: there are no members, or it goes along with the batch before it. That has to be this topic's and for
+        the same members, so that nothing of another topic comes in between.
+
+        Args:
+            number: what a new batch would have, one more than the last one of all topics.
         """
         members, batches = self.snapshot(), self.batches
         last = batches[-1] if batches and not self.filtering else None

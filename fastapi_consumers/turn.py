@@ -39,7 +39,7 @@ class Turn:
             self._next += 1
             self._batches.append((topic, batch))
         elif not topic.batches:
-            return
+            return  # Nobody is there.
         self._load += len(topic.members)
         if not self.is_due:
             self.is_due = True

@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 import pytest
 import websockets
 
+from fastapi_consumers.exceptions import BrokerUnavailable
+
 
 class Received:
     """Takes what a transport delivers; ``await received.next()`` waits for it."""
@@ -173,3 +175,14 @@ async def two_server_processes_share_a_room(url, folder):
             process.terminate()
         codes = [await asyncio.to_thread(process.wait, 40) for process in processes]
     assert all(code in (0, -signal.SIGTERM) for code in codes), codes
+
+
+async def refuses_in_time(transport):
+    """What cannot be handed on is refused when the time for it is over."""
+    began = time.monotonic()
+    with hurried(transport):
+        with pytest.raises(BrokerUnavailable):
+            await transport.publish("t", b"lost")
+        with pytest.raises(BrokerUnavailable):
+            await transport.subscribe("u")
+    assert time.monotonic() - began < 20
