@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, aclosing, nullcontext
 from typing import Any
 
@@ -21,15 +21,14 @@ from .exceptions import (
 )
 from .explaining import explain, log_failure
 from .facts import log_extra
+from .gate import Gate
 from .identifying import refresh
 from .localization import told_to
 from .mailbox import Mailbox
 from .messages import Frame, Notice, Reply, Request
-from .permissions import check_permissions
 from .permitting import acting
 from .plan import ActionPlan
 from .protocols import Framer, Reader
-from .throttling import BaseThrottle, Refusals, check_throttles
 from .types import CloseCode, RequestId
 
 logger = logging.getLogger(__name__)
@@ -55,6 +54,7 @@ class Dispatcher:
         "_direct",
         "_frame_type",
         "_framer",
+        "_gate",
         "_guarded",
         "_mailbox",
         "_outbox",
@@ -62,13 +62,11 @@ class Dispatcher:
         "_read",
         "_reader",
         "_reads_frames",
-        "_refusals",
         "_running",
-        "_throttles",
         "turn",
     )
 
-    def __init__(self, consumer: Any, connection: Connection, *, reads_frames: bool, counts_requests: bool) -> None:
+    def __init__(self, consumer: Any, connection: Connection) -> None:
         self._consumer = consumer
         self._connection = connection
         self._plan = connection.plan
@@ -82,12 +80,10 @@ class Dispatcher:
         self._direct: Mapping[str | None, Action] = self._plan.direct if self.turn is None else {}
         self._guarded = self._plan.guarded
         #: Whether frames come here as they are, and not through the consumer's own receive().
-        self._reads_frames = reads_frames
-        #: The consumer's throttles, unless they have counted the frame before it came here.
-        self._throttles = self._plan.throttles if counts_requests else ()
+        self._reads_frames = not self._plan.reads_raw
         self._bad_frames = 0
-        #: Made for the first request that a throttle counts.
-        self._refusals: Refusals | None = None
+        #: Made when somebody is asked for the first time.
+        self._gate: Gate | None = None
         self._running = Cancelling(connection)
         self._mailbox: Mailbox | None = None
 
@@ -131,7 +127,9 @@ class Dispatcher:
                 # Nothing but policies stands before it: called here, with no other question asked.
                 self._bad_frames = 0
                 if self._guarded and (plan := self._guarded.get(action.name)) is not None:
-                    await self._check(plan, action)
+                    asked = (self._gate or self._new_gate()).ask(plan)
+                    if asked is not None:
+                        await asked
                 result = await action.call(self._consumer, request.data)
                 running.current = None
                 if result is not None or request.request_id is not None:
@@ -175,7 +173,7 @@ class Dispatcher:
         # What is wrong has been read more than once: the others come first now.
         await asyncio.sleep(0)
         try:
-            await self._check(plan, plan.action if plan is not None else None)
+            await self._check(plan)
         except Exception as error:
             self._running.current = None
             await self._fail(request, error)
@@ -187,26 +185,20 @@ class Dispatcher:
             if self._bad_frames > self._plan.limits.max_bad_frames:
                 await self._connection.close(CloseCode.BAD_FRAMES, "bad_frames")
 
-    async def _check(self, plan: ActionPlan | None, action: Action | None) -> None:
-        """Throttles, then permissions: the consumer's, then the action's."""
-        throttles = self._throttles + plan.throttles if plan is not None else self._throttles
-        if throttles:
-            await self.count(throttles, action)
-        permissions = plan.permissions if plan is not None else self._plan.permissions
-        if permissions:
-            await check_permissions(permissions, self._consumer, action)
+    async def _check(self, plan: ActionPlan | None) -> None:
+        asked = (self._gate or self._new_gate()).ask(plan)
+        if asked is not None:
+            await asked
 
-    async def count(self, throttles: Sequence[BaseThrottle], action: Action | None) -> None:
-        """Count a request by these throttles. Raises what they raise; the answer to one too many closes the socket."""
-        refusals = self._refusals
-        if refusals is None:
-            refusals = self._refusals = Refusals(self._plan.limits.max_throttled_requests)
-        try:
-            await check_throttles(throttles, self._consumer, action, self._connection.consumers.buckets, refusals.add)
-        except Exception:
-            # Those who keep to their limits come first.
-            await asyncio.sleep(0)
-            raise
+    async def count(self) -> None:
+        """Count a frame by the consumer's throttles. Raises what they raise; the answer to one too many closes."""
+        counting = (self._gate or self._new_gate()).count(self._plan.throttles, None)
+        if counting is not None:
+            await counting
+
+    def _new_gate(self) -> Gate:
+        gate = self._gate = Gate(self._consumer, self._plan, self._connection.consumers.buckets)
+        return gate
 
     async def _run(self, plan: ActionPlan, request: Request) -> None:
         with acting(self._consumer, plan) if plan.acts else nullcontext():
@@ -214,7 +206,7 @@ class Dispatcher:
 
     async def _run_action(self, plan: ActionPlan, request: Request) -> None:
         action = plan.action
-        await self._check(plan, action)
+        await self._check(plan)
         if not action.enabled:
             raise ActionDeprecated if action.deprecated else ActionDisabled
         if action.deprecated:
@@ -317,7 +309,7 @@ class Dispatcher:
         await self._connection.send_frame(frame)
         if error.close:
             await self._connection.close(error.close_code, error.code)
-        elif self._refusals is not None and self._refusals.is_flood:
+        elif self._gate is not None and self._gate.is_flooded:
             await self._connection.close(CloseCode.TOO_MANY_REQUESTS, "too_many_requests")
 
     async def explain(self, failure: Exception, where: str) -> ConsumerError:

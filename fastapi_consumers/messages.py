@@ -103,6 +103,8 @@ class Frame:
 
 
 _HEAD_16, _HEAD_64 = Struct("!BBH"), Struct("!BBQ")
+#: What stands before texts of up to 125 bytes.
+_SHORT_HEADS = tuple(bytes((0x81, size)) for size in range(126))
 
 
 def frame_head(first: int, size: int) -> bytes:
@@ -110,6 +112,13 @@ def frame_head(first: int, size: int) -> bytes:
     if size < 126:
         return bytes((first, size))
     return _HEAD_16.pack(first, 126, size) if size < 1 << 16 else _HEAD_64.pack(first, 127, size)
+
+
+def single_frame(payload: bytes) -> Frame:
+    """A text frame for one client, its bytes made at once: to be asked for them later costs more than making them."""
+    frame, size = Frame(payload, True), len(payload)
+    frame.wire = _SHORT_HEADS[size] + payload if size < 126 else frame_head(0x81, size) + payload
+    return frame
 
 
 def text_frame(text: str) -> Frame:

@@ -26,8 +26,8 @@ class ObservedDispatcher(Dispatcher):
 
     __slots__ = ("_current", "_observing", "_outcome", "_recorders", "task_calls")
 
-    def __init__(self, consumer: Any, connection: Connection, **options: Any) -> None:
-        super().__init__(consumer, connection, **options)
+    def __init__(self, consumer: Any, connection: Connection) -> None:
+        super().__init__(consumer, connection)
         self._observing: Observing = connection.consumers.observing
         self._recorders = self._observing.recorders(connection.plan)
         #: Of the direct action that runs.
@@ -52,7 +52,9 @@ class ObservedDispatcher(Dispatcher):
         try:
             self._bad_frames = 0
             if self._guarded and (plan := self._guarded.get(action.name)) is not None:
-                await self._check(plan, action)
+                asked = (self._gate or self._new_gate()).ask(plan)
+                if asked is not None:
+                    await asked
             result = await action.call(self._consumer, request.data)
             running.current = None
             if result is not None or request.request_id is not None:

@@ -57,6 +57,8 @@ class Defaults:
 class ActionPlan:
     """An action with the policies in force for it.
 
+    ``counted``: the throttles that count a request for it, the consumer's before its own.
+
     ``direct``: nothing but policies stands between the frame and the call; ``guarded``: policies do. ``objects`` and
     ``groups``: what is asked about these while it runs; ``acts``: it matters which action that is.
     """
@@ -64,6 +66,7 @@ class ActionPlan:
     action: Action
     permissions: tuple[BasePermission, ...]
     throttles: tuple[BaseThrottle, ...]
+    counted: tuple[BaseThrottle, ...]
     direct: bool
     guarded: bool
     objects: tuple[BasePermission, ...] = ()
@@ -94,6 +97,11 @@ class Plan:
         self.objects = asked_about(self._permissions, "has_object_permission")
         self.deliveries = asked_about(self._permissions, "has_delivery_permission")
         self.throttles = _choose(options.throttles, defaults.throttles)
+        has_actions: bool = getattr(cls, "_has_actions", False)
+        #: Whether throttles count frames, since who overrides these may never ask for an action.
+        self.counts_frames = not has_actions or bool({"receive", "receive_json"} & options.overridden)
+        #: Those that count requests.
+        self.counted = () if self.counts_frames else self.throttles
         self.connection_throttles = _choose(options.connection_throttles, defaults.connection_throttles)
         self.pagination = options.pagination if options.pagination is not None else defaults.pagination
         self.exception_handlers = (options.exception_handlers, defaults.exception_handlers)
@@ -121,13 +129,10 @@ class Plan:
         #: Whether ``cancel`` is the framework's and not an action of the class's own.
         self.has_cancel = "cancel" in builtins and "cancel" not in options.actions
         self._token_readers: dict[bool, Reader] = {}
-        has_actions: bool = getattr(cls, "_has_actions", False)
         #: Whether its clients are sent events in frames of the protocol.
         self.frames_events = hasattr(cls, "encode_json")
         #: Whether frames go to receive() and not straight to the actions.
         self.reads_raw = not has_actions or bool({"receive", "receive_json", "decode_json"} & options.overridden)
-        #: Whether throttles count frames, since who overrides these may never ask for an action.
-        self.counts_frames = not has_actions or bool({"receive", "receive_json"} & options.overridden)
         self._table = {name: plan.action for name, plan in self.actions.items()}
 
     #: Frames that cannot fail, for errors that the class's own encoding fails on.
@@ -141,8 +146,9 @@ class Plan:
         acts = objects != self.objects or groups != self.groups or depends_on_action((*objects, *groups))
         throttles = self.options.action_throttles.get(name, ())
         direct = action.plain and action.enabled and not (action.deprecated or action.concurrent or acts)
-        guarded = bool(permissions or throttles or self.throttles)
-        return ActionPlan(action, permissions, throttles, direct, guarded, objects, groups, acts)
+        counted = self.counted + throttles
+        guarded = bool(permissions or counted)
+        return ActionPlan(action, permissions, throttles, counted, direct, guarded, objects, groups, acts)
 
     @property
     def own_codec(self) -> bool:

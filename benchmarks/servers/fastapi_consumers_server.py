@@ -28,7 +28,7 @@ POLICIES = os.environ.get("BENCH_POLICIES")
 
 
 class IsAllowed(BasePermission):
-    async def has_permission(self, consumer: Any, action: Any = None) -> bool:
+    def has_permission(self, consumer: Any, action: Any = None) -> bool:
         return True
 
 

@@ -160,9 +160,7 @@ class _Life:
             if plan.frames_events:
                 member.framer = plan.framer(connection.subprotocol)
             make = ObservedDispatcher if self._consumers.observing.calls else Dispatcher
-            connection.dispatcher = make(
-                consumer, connection, reads_frames=not plan.reads_raw, counts_requests=not plan.counts_frames
-            )
+            connection.dispatcher = make(consumer, connection)
             if accepted:
                 connection.mark_accepted()
             if connection.dispatcher.turn is None:
@@ -332,7 +330,7 @@ class _Life:
         try:
             if connection.plan.throttles and connection.plan.counts_frames:
                 try:
-                    await connection.dispatcher.count(connection.plan.throttles, None)
+                    await connection.dispatcher.count()
                 except ConsumerError as refusal:
                     if await self._refuse_request(frame, refusal):
                         return

@@ -15,6 +15,7 @@ that was not called, an exception that was not raised) is a ``TypeError`` rather
 """
 
 from .checking import (
+    ask_permissions,
     asked_about,
     asked_at_all,
     check_about,
@@ -39,6 +40,7 @@ __all__ = [
     "Not",
     "Or",
     "PermissionMeta",
+    "ask_permissions",
     "asked_about",
     "asked_at_all",
     "check_about",

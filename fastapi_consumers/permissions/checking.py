@@ -1,11 +1,11 @@
 """Lists of permissions: which of them are asked what, and asking them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
 from ..exceptions import ConsumerError
 from .composition import AllowAny, And, BasePermission, _Expression, at_once, permission_of
-from .conditions import UNKNOWN, About
+from .conditions import UNKNOWN, About, Verdict
 from .delivery import Delivery
 
 
@@ -52,13 +52,28 @@ async def check_permissions(permissions: Sequence[BasePermission], consumer: Any
     Raises:
         ConsumerError: the refusal of the first that refused.
     """
-    for permission in permissions:
+    waiting = ask_permissions(permissions, consumer, action)
+    if waiting is not None:
+        await waiting
+
+
+def ask_permissions(permissions: Sequence[BasePermission], consumer: Any, action: Any = None) -> Awaitable[None] | None:
+    """The same as far as it goes at once: ``None`` if all allow it, otherwise the rest, to be awaited."""
+    for index, permission in enumerate(permissions):
         verdict = permission._verdict(consumer, action, True, None)
         if verdict is not None and verdict is not UNKNOWN:
-            if not isinstance(verdict, ConsumerError):
-                verdict = await verdict
             if isinstance(verdict, ConsumerError):
                 raise verdict
+            return _ask_on(verdict, permissions[index + 1 :], consumer, action)
+    return None
+
+
+async def _ask_on(pending: Awaitable[Verdict], rest: Sequence[BasePermission], consumer: Any, action: Any) -> None:
+    verdict = await pending
+    if isinstance(verdict, ConsumerError):
+        raise verdict
+    if rest:
+        await check_permissions(rest, consumer, action)
 
 
 async def check_about(permissions: Sequence[BasePermission], consumer: Any, about: About, action: Any = None) -> None:

@@ -24,7 +24,7 @@ from ..codecs import (
 )
 from ..dependencies import error_details
 from ..exceptions import ActionNotFound, ConsumerError, InternalError, InvalidData, InvalidFrame
-from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame
+from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame, single_frame
 from ..redaction import without_input
 from ..serializers import RequestSerializer, ResponseSerializer, data_of
 from ..texts import gettext_lazy as _
@@ -44,6 +44,7 @@ MAX_COMPARED, MAX_CANDIDATES = 32, 32
 #: Errors of one payload beyond which they are not told one by one.
 MAX_ERRORS = 200
 
+_new = tuple.__new__
 _RequestId = (
     Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
     | Annotated[str, StringConstraints(strict=True, max_length=MAX_REQUEST_ID)]
@@ -110,7 +111,8 @@ class NativeReader(Reader):
             return None
         if self._may_be_infinite and find_not_finite(envelope) is not None:
             return None
-        return Request(envelope["action"], envelope.get("request_id"), envelope.get("data", MISSING))
+        # As Request(…), in half the time.
+        return _new(Request, (envelope["action"], envelope.get("request_id"), envelope.get("data", MISSING), None))
 
     def read_content(self, content: Any) -> Request:
         if self._serializer is not None:
@@ -292,8 +294,8 @@ class JSONFramer(Framer):
             head = self._heads[action] = b'{"type":"reply","action":%b,"request_id":' % encode_json(action)
         encoded = returns.to_json(data) if data is not None else b"null"
         if type(request_id) is int:
-            return Frame(b'%b%d,"status":"ok","data":%b}' % (head, request_id, encoded), True)
-        return Frame(b'%b%b,"status":"ok","data":%b}' % (head, encode_json(request_id), encoded), True)
+            return single_frame(b'%b%d,"status":"ok","data":%b}' % (head, request_id, encoded))
+        return single_frame(b'%b%b,"status":"ok","data":%b}' % (head, encode_json(request_id), encoded))
 
     def reply(self, reply: Reply, returns: Returns = ANYTHING) -> Frame:
         if reply.error is not None:

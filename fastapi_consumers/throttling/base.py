@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import Any, cast
 
 from ..exceptions import Throttled
-from ..identity import client_address, user_id
+from ..identity import ANONYMOUS, client_address, user_id
 from .rates import Buckets, Rate, checked_cost, is_too_much, parse_rate
+from .refusals import Refusals
 
 
 class BaseThrottle(ABC):
@@ -31,6 +32,8 @@ class BaseThrottle(ABC):
     scope: str | None = None
     local: bool = False
     rates: tuple[Rate, ...] = ()
+    #: Whether each request takes one token, wherever requests are counted; known once it is in a list.
+    _is_plain: bool = False
 
     def __init__(
         self,
@@ -66,6 +69,8 @@ class BaseThrottle(ABC):
         ident = self.get_ident(consumer)
         if ident is None:
             return 0.0
+        if self._is_plain:
+            return buckets.hit((self.scope, ident), self.rates)
         if self.local:
             buckets = getattr(buckets, "local", buckets)
         cost = self.get_cost(consumer, action)
@@ -91,7 +96,8 @@ class UserRateThrottle(BaseThrottle):
     """Counts all connections of a user together; an anonymous client, or one without any id, by its address."""
 
     def get_ident(self, consumer: Any) -> Hashable | None:
-        user = user_id(consumer.user)
+        user = consumer.user
+        user = None if user is ANONYMOUS else user_id(user)
         # Marked, so that a user called "10.0.0.1" has no part in that address's count.
         return ("user", user) if user is not None else ("address", client_address(consumer.scope))
 
@@ -210,47 +216,76 @@ def compile_throttles(entries: object, scope: str) -> tuple[BaseThrottle, ...]:
         if throttle.rate is not None:
             # A subclass's own __init__ may not have called ours: without this its rate would limit nothing.
             throttle.rates = parse_rate(throttle.rate)
+        takes_one = type(throttle).get_cost is BaseThrottle.get_cost and throttle.cost == 1
+        throttle._is_plain = takes_one and not throttle.local
         throttles.append(throttle)
     return tuple(throttles)
 
 
-def _pass() -> None:
-    return None
-
-
-async def check_throttles(
-    throttles: Sequence[BaseThrottle],
-    consumer: Any,
-    action: Any,
-    buckets: Buckets,
-    refused: Callable[[], object] = _pass,
-) -> None:
+async def check_throttles(throttles: Sequence[BaseThrottle], consumer: Any, action: Any, buckets: Buckets) -> None:
     """Count one request by every throttle in order, until one refuses. Awaits only what is async.
 
     The throttles before the one that refuses have counted the request; those after it have not. Put the strictest
-    first where that matters. ``refused`` is called if one refuses, whatever its ``on_throttled`` makes of that.
+    first where that matters.
 
     Raises:
         Throttled: one refused; ``retry_after`` is in seconds, ``None`` if waiting would not help. Its ``on_throttled``
             was called before.
     """
-    for throttle in throttles:
+    waiting = ask_throttles(throttles, consumer, action, buckets)
+    if waiting is not None:
+        await waiting
+
+
+def ask_throttles(
+    throttles: Sequence[BaseThrottle], consumer: Any, action: Any, buckets: Buckets, refusals: Refusals | None = None
+) -> Awaitable[None] | None:
+    """The same as far as it goes at once: ``None`` if all let it pass, otherwise the rest, to be awaited.
+
+    Args:
+        refusals: told if one refuses, whatever its ``on_throttled`` makes of that.
+    """
+    for index, throttle in enumerate(throttles, 1):
         try:
             wait: Any = throttle.allow(consumer, action, buckets)
-            if type(wait) is not float:
-                while inspect.isawaitable(wait):
-                    wait = await wait
-                if isinstance(wait, bool) or not isinstance(wait, int | float):
-                    raise TypeError(
-                        f"{throttle!r}.allow() returned {wait!r}; expected the seconds to wait as a number, 0.0 to let "
-                        "the request pass."
-                    )
         except Throttled:
-            refused()
+            if refusals is not None:
+                refusals.add()
             raise
-        if wait > 0:
-            refused()
-            hook = throttle.on_throttled(consumer, action, wait)
-            if inspect.isawaitable(hook):
-                await hook
-            raise Throttled(None if wait == math.inf else wait)
+        if type(wait) is not float or wait > 0.0:
+            return _ask_on(throttle, wait, throttles[index:], consumer, action, buckets, refusals)
+    return None
+
+
+async def _ask_on(
+    throttle: BaseThrottle,
+    wait: Any,
+    rest: Sequence[BaseThrottle],
+    consumer: Any,
+    action: Any,
+    buckets: Buckets,
+    refusals: Refusals | None,
+) -> None:
+    """Go on where a throttle has answered with ``wait``."""
+    try:
+        while inspect.isawaitable(wait):
+            wait = await wait
+        if isinstance(wait, bool) or not isinstance(wait, int | float):
+            raise TypeError(
+                f"{throttle!r}.allow() returned {wait!r}; expected the seconds to wait as a number, 0.0 to let "
+                "the request pass."
+            )
+    except Throttled:
+        if refusals is not None:
+            refusals.add()
+        raise
+    if wait > 0:
+        if refusals is not None:
+            refusals.add()
+        hook = throttle.on_throttled(consumer, action, wait)
+        if inspect.isawaitable(hook):
+            await hook
+        raise Throttled(None if wait == math.inf else wait)
+    waiting = ask_throttles(rest, consumer, action, buckets, refusals)
+    if waiting is not None:
+        await waiting
