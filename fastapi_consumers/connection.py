@@ -17,12 +17,13 @@ from .exceptions import ConsumerError
 from .fanning import Member
 from .identity import ANONYMOUS
 from .idling import Idle
-from .inbox import CountingInbox, Disconnected, Inbox
+from .inbox import Disconnected, Inbox
 from .inbox import Owner as InboxOwner
 from .lanes import stop_reading
 from .localization import ClientLanguage, told_to
+from .measured import CountingInbox, CountingOutbox
 from .messages import Frame, Notice
-from .outbox import CountingOutbox, Outbox
+from .outbox import Outbox
 from .outbox import Owner as OutboxOwner
 from .overflowing import Overflowing
 from .plan import Plan
@@ -93,8 +94,7 @@ class Connection(InboxOwner, OutboxOwner):
         self.plan = plan
         self.scope = scope
         self.consumers = consumers
-        #: When its handshake came, in Unix time. More is in ``facts``.
-        self.opened_at = time.time()
+        self.opened_at = time.time()  # When its handshake came. More is in ``facts``.
         self._send = send
         #: The task that runs the consumer, until teardown begins.
         self.task = asyncio.current_task()

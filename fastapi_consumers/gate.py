@@ -4,7 +4,7 @@ Who answers at once is asked without a coroutine: most throttles and permissions
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Hashable, Sequence
 from typing import Any
 
 from .actions import Action
@@ -14,19 +14,22 @@ from .throttling import BaseThrottle, Buckets, Refusals, ask_throttles
 
 
 class Gate:
-    """Asks for one consumer, and remembers how often it was refused.
+    """Asks for one consumer. Remembers by what it is counted, and how often it was refused.
 
     Args:
         buckets: where requests are counted.
     """
 
-    __slots__ = ("_buckets", "_consumer", "_plan", "_refusals")
+    __slots__ = ("_buckets", "_consumer", "_keys", "_plan", "_refusals", "_user")
 
     def __init__(self, consumer: Any, plan: Plan, buckets: Buckets) -> None:
         self._consumer = consumer
         self._plan = plan
         self._buckets = buckets
         self._refusals = Refusals(plan.limits.max_throttled_requests)
+        #: By what throttles count it, as long as its user is this one.
+        self._keys: dict[BaseThrottle, Hashable] = {}
+        self._user: Any = None
 
     @property
     def is_flooded(self) -> bool:
@@ -56,7 +59,10 @@ class Gate:
     def count(self, throttles: Sequence[BaseThrottle], action: Action | None) -> Awaitable[None] | None:
         """Count a request by these throttles. ``None``: it may pass; otherwise as ``ask``."""
         try:
-            waiting = ask_throttles(throttles, self._consumer, action, self._buckets, self._refusals)
+            if (user := self._consumer.user) is not self._user:
+                self._keys.clear()
+                self._user = user
+            waiting = ask_throttles(throttles, self._consumer, action, self._buckets, self._refusals, self._keys)
         except Exception as error:
             return _refused(error)
         return None if waiting is None else _settled(waiting)

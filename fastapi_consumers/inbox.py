@@ -7,7 +7,6 @@ an action is still running after a moment, a pump takes over and receives into a
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
@@ -110,11 +109,12 @@ class Inbox:
         "_owner",
         "_pump",
         "_queue",
-        "_receive",
         "_room",
         "_waiter",
         "_watch",
         "gone",
+        "is_direct",
+        "receive",
         "turn",
     )
 
@@ -124,7 +124,7 @@ class Inbox:
     last_seen: float | None = None
 
     def __init__(self, receive: Receive, watch: Watch, owner: Owner, bounds: InboxBounds) -> None:
-        self._receive = receive
+        self.receive = receive
         self._watch = watch
         self._owner = owner
         self._bounds = bounds
@@ -134,6 +134,9 @@ class Inbox:
         self._pump: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Event | None = None
+        #: Whether nothing stands between the server and ``get``, which is ``take(await receive())`` then. Whoever does
+        #: that has a coroutine less for each message.
+        self.is_direct = True
         #: The close code, once the client has gone.
         self.gone: int | None = None
         #: Counts what was begun, so that the watch can tell one long action from many short ones.
@@ -154,8 +157,6 @@ class Inbox:
 
     async def get(self) -> Any:
         """The next frame, or what ``peek`` made of it. Raises ``Disconnected`` and ``TooBig``. For one task only."""
-        if self._pump is None and not self._queue and self.gone is None:
-            return self._take(await self._receive())
         while True:
             if self._queue:
                 frame = self._queue.popleft()
@@ -165,14 +166,16 @@ class Inbox:
             if self.gone is not None:
                 raise Disconnected(self.gone)
             if self._pump is None:
-                return self._take(await self._receive())
+                self.is_direct = True
+                return self.take(await self.receive())
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
 
-    def _take(self, message: Message) -> str | bytes:
+    def take(self, message: Message) -> str | bytes:
+        """The frame in a message of the server's. Raises as ``get``."""
         if message["type"] == "websocket.receive":
             text: str | None = message.get("text")
             if text is None:
@@ -199,12 +202,13 @@ class Inbox:
     def start_pump(self) -> None:
         """Receive in the background until ``get`` is called again and served."""
         if self._pump is None and self.gone is None:
+            self.is_direct = False
             self._pump = asyncio.get_running_loop().create_task(self._run_pump())
 
     async def _run_pump(self) -> None:
         try:
             while True:
-                frame: Any = self._take(await self._receive())
+                frame: Any = self.take(await self.receive())
                 if self._waiter is None:
                     frame = self._owner.peek(frame)
                     if frame is None:
@@ -255,37 +259,6 @@ class Inbox:
             pump.cancel()
             await asyncio.wait([pump])
         self._owner = _NOBODY
-
-
-class CountingInbox(Inbox):
-    """An inbox that counts what comes in."""
-
-    __slots__ = ("last_seen", "received", "received_bytes")
-
-    received: int
-    received_bytes: int
-
-    def __init__(self, receive: Receive, watch: Watch, owner: Owner, bounds: InboxBounds) -> None:
-        super().__init__(receive, watch, owner, bounds)
-        self.received = self.received_bytes = 0
-        self.last_seen: float | None = None
-
-    def _take(self, message: Message) -> str | bytes:
-        text: str | None = message.get("text")
-        # What most messages are, here: a text that is short enough whatever its characters.
-        if text is None or len(text) * 4 > self._max_size:
-            frame = super()._take(message)
-            self.received_bytes += len(frame) if isinstance(frame, bytes) else _size(frame)
-        else:
-            frame = text
-            self.received_bytes += len(text) if text.isascii() else _size(text)
-        self.received += 1
-        self.last_seen = time.time()
-        return frame
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
 
 
 class _Nobody:

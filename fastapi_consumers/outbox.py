@@ -15,7 +15,10 @@ from .backlog import Backlog, Droppable, Entries, Full, Overflow
 from .lanes import Lane
 from .messages import Frame
 from .stepping import Resumed
-from .types import Message, Send
+from .types import Send
+
+#: Writes that are put aside before they are done, and bytes of one that takes those before it along at once.
+MAX_ASIDE, LARGE = 16, 4096
 
 
 class OutboxBounds(NamedTuple):
@@ -49,12 +52,16 @@ class Owner(Protocol):
         """Called before something is pushed while events wait that go before it, to have those delivered."""
 
 
-class Pending(Protocol):
-    """Where what was published waits for the end of the event loop's turn."""
+class Turn(Protocol):
+    """A turn of the event loop."""
 
     @property
     def is_due(self) -> bool:
-        """Whether anything waits there, for whomever."""
+        """Whether anything that was published waits for its end, for whomever."""
+
+    @property
+    def gathers(self) -> Callable[["Outbox", bool], bool]:
+        """Whether what an outbox is about to write is put aside until the turn ends; then ``release`` is called."""
 
 
 class Outbox:
@@ -62,26 +69,30 @@ class Outbox:
 
     Args:
         send: the server's ASGI ``send``.
-        pending: where events wait that go before what is pushed.
+        turn: at whose end events are delivered that go before what is pushed.
 
     Frames leave in the order in which they were pushed. After ``abort``, an overflow or a lost peer everything is
     dropped. ``sent``, ``dropped``, ``coalesced``, ``waiting`` and the one that is being written add up to what was
-    pushed and to the notices of what was dropped, of which two may become one while they wait.
+    pushed and to the notices of what was dropped, of which two may become one while they wait. What is put aside
+    until the turn ends counts as sent.
     """
 
     __slots__ = (
+        "_aside",
         "_backlog",
         "_bounds",
         "_dead",
         "_held",
         "_is_closing",
         "_is_writable",
+        "_lane_write",
         "_lost_frames",
         "_owner",
-        "_pending",
         "_sealed",
         "_send",
+        "_sent_before",
         "_task",
+        "_turn",
         "_write",
         "is_idle",
         "on_drained",
@@ -91,13 +102,18 @@ class Outbox:
     #: Bytes of the messages that were handed to the server; ``None``: nobody counts.
     sent_bytes: int | None = None
 
-    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds, pending: Pending | None = None) -> None:
+    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds, turn: Turn | None = None) -> None:
         self._send = send
         #: ``None`` once nobody is to be told any more.
         self._owner: Owner | None = owner
         self._bounds = bounds
-        self._pending = pending if pending is not None else _NOTHING_PENDING
+        self._turn = turn if turn is not None else _NO_TURN
+        #: Takes bytes: the lane's, or ``_put_aside``.
         self._write: Callable[[bytes], None] | None = None
+        self._lane_write: Callable[[bytes], None] | None = None
+        #: What was put aside until the turn ends, while it is gathered; and what had been sent before.
+        self._aside: list[bytes] | None = None
+        self._sent_before = 0
         self._is_writable: Callable[[], bool] = _never
         self._is_closing: Callable[[], bool] = _never
         #: Made when something has to wait for the first time.
@@ -139,7 +155,8 @@ class Outbox:
         if self._held and not self._dead:
             self._held = False
             if lane is not None:
-                self._is_writable, self._is_closing, self._write = lane
+                self._is_writable, self._is_closing, self._lane_write = lane
+                self._write = self._lane_write
             self.is_idle = not self._sealed
             if self._backlog is not None and self._sealed:
                 self._lost_frames += self._backlog.clear()
@@ -151,10 +168,56 @@ class Outbox:
                     self._drained()
 
     def push(self, frame: Frame, droppable: Droppable | None = None) -> None:
-        """Send ``frame``, after the events that wait for it. Never waits, never raises."""
-        if self._pending.is_due and self._owner is not None:
+        """Send ``frame``, after the events that go before it. Never waits, never raises.
+
+        It may be put aside until the event loop's turn ends, to be written with what follows.
+        """
+        turn = self._turn
+        is_due = turn.is_due
+        if self._aside is None and self._lane_write is not None and self.is_idle and turn.gathers(self, is_due):
+            self._write, self._sent_before = self._put_aside, self.sent
+            if not is_due:
+                self._aside = [frame.wire]
+                self.sent += 1
+                if self.sent_bytes is not None:
+                    self._count([(frame, None)])
+                if len(frame.payload) > LARGE:
+                    self.release()
+                return
+            # Begun before the events, which then go along.
+            self._aside = []
+        if is_due and self._owner is not None:
             self._owner.catch_up()
         self.deliver(frame, droppable)
+
+    def _put_aside(self, wire: bytes) -> None:
+        """Stands in for the lane's ``write`` until the turn ends."""
+        aside = self._aside
+        assert aside is not None
+        aside.append(wire)
+        if len(aside) == MAX_ASIDE or len(wire) > LARGE:
+            self._write_aside()
+
+    def release(self) -> None:
+        """Write what was put aside. Never raises."""
+        if self._aside is not None:
+            try:
+                self._write_aside()
+            except Exception as error:
+                self._lose(error)
+
+    def _write_aside(self) -> None:
+        aside, write = self._aside, self._lane_write
+        self._aside, self._write = None, write
+        if aside and write is not None:
+            try:
+                if self._is_closing():
+                    raise ConnectionResetError("the server is closing the socket")
+                write(aside[0] if len(aside) == 1 else b"".join(aside))
+            except Exception:
+                self._lost_frames += self.sent - self._sent_before
+                self.sent = self._sent_before
+                raise
 
     def deliver(self, frame: Frame, droppable: Droppable | None = None) -> None:
         """Send ``frame`` now if the server takes it at once, else queue it. Never waits, never raises."""
@@ -186,12 +249,17 @@ class Outbox:
             self._lost_frames += len(entries)
             self._lose(error)
         else:
+            self.sent += len(entries)
             self._count(entries)
 
     def _count(self, entries: Entries) -> None:
-        self.sent += len(entries)
+        """Bytes that go by the lane, where somebody counts."""
 
     def _push_now(self, frame: Frame) -> None:
+        self.release()
+        if self._dead:
+            self._lost_frames += 1
+            return
         try:
             # A copy, since a middleware may change what it is given, and the frame is everybody's.
             coroutine: Any = self._send(frame.message.copy())
@@ -287,8 +355,9 @@ class Outbox:
 
     def seal(self) -> None:
         """Take no more. What waits is still written."""
-        if self._pending.is_due and self._owner is not None:
+        if self._turn.is_due and self._owner is not None:
             self._owner.catch_up()
+        self.release()
         self._sealed = True
         self.is_idle = False
 
@@ -296,6 +365,10 @@ class Outbox:
         """Drop what waits and what is being written, and take no more."""
         self._dead = True
         self.is_idle = False
+        if self._aside is not None:
+            self._aside, self._write = None, self._lane_write
+            self._lost_frames += self.sent - self._sent_before
+            self.sent = self._sent_before
         task, self._task = self._task, None
         if task is not None:
             self._lost_frames += 1
@@ -320,54 +393,6 @@ class Outbox:
             self._owner.on_lost(error)
 
 
-class CountingOutbox(Outbox):
-    """An outbox that counts the bytes of what it hands to the server."""
-
-    __slots__ = ("_bytes", "_lane_bytes")
-
-    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds, pending: Pending | None = None) -> None:
-        # Not counted on itself: what it calls would refer to it, and it to that.
-        total = self._bytes = [0]
-        #: Those that were written straight to the transport.
-        self._lane_bytes = 0
-
-        def counting(message: Message) -> Awaitable[None]:
-            text = message.get("text")
-            if text is None:
-                total[0] += len(message.get("bytes") or b"")
-            else:
-                total[0] += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-            return send(message)
-
-        super().__init__(counting, owner, bounds, pending)
-
-    @property
-    def sent_bytes(self) -> int:  # type: ignore[override]
-        return self._bytes[0] + self._lane_bytes
-
-    def deliver(self, frame: Frame, droppable: Droppable | None = None) -> None:
-        # As above, and counting: a call more would cost more than all else that counting does.
-        if self.is_idle:
-            write = self._write
-            if write is None or self._is_closing() or not self._is_writable():
-                self._push_now(frame)
-                return
-            try:
-                write(frame.wire)
-            except Exception as error:
-                self._lost_frames += 1
-                self._lose(error)
-            else:
-                self.sent += 1
-                self._lane_bytes += len(frame.payload)
-        else:
-            self._enqueue(frame, droppable)
-
-    def _count(self, entries: Entries) -> None:
-        super()._count(entries)
-        self._lane_bytes += sum(len(frame.payload) for frame, _ in entries)
-
-
 def _never() -> bool:
     return False
 
@@ -376,8 +401,12 @@ async def _awaited(awaitable: Awaitable[None]) -> None:
     await awaitable
 
 
-class _NothingPending:
+class _NoTurn:
     is_due = False
 
+    @staticmethod
+    def gathers(_outbox: Outbox, _is_due: bool) -> bool:
+        return False
 
-_NOTHING_PENDING = _NothingPending()
+
+_NO_TURN = _NoTurn()

@@ -23,16 +23,21 @@ MISSING: Any = PydanticUndefined
 class Returns:
     """What an action returns: validated, and serialised for a codec."""
 
-    __slots__ = ("_adapter", "to_json", "validate")
+    __slots__ = ("_adapter", "exact", "to_json", "validate")
 
     def __init__(self, annotation: Any) -> None:
         self._adapter: TypeAdapter[Any] | None = None
         #: ``None`` where anything may be returned. Raises pydantic's ``ValidationError``.
         self.validate: Callable[[Any], Any] | None = None
+        #: A model whose own objects ``validate`` gives back as they are, so that it need not be asked.
+        self.exact: type[BaseModel] | None = None
         self.to_json: Callable[[Any], bytes] = functools.partial(to_json, inf_nan_mode="null", by_alias=True)
         if annotation in (inspect.Parameter.empty, Any, None, type(None), object):
             return
         self._adapter = _adapter(annotation)
+        schema: Any = self._adapter.core_schema
+        if schema["type"] == "model" and schema.get("config", {}).get("revalidate_instances", "never") == "never":
+            self.exact = schema["cls"]
         # Objects of a database become models by their attributes, as in FastAPI.
         self.validate = functools.partial(self._adapter.validator.validate_python, from_attributes=True)
         self.to_json = functools.partial(self._adapter.serializer.to_json, by_alias=True)

@@ -1,4 +1,5 @@
-"""The end of the event loop's turn, at which everything that was published in it goes to the members. Owned by the hub.
+"""The end of the event loop's turn, at which everything that was published in it goes to the members, and answers are
+written that were put aside. Owned by the hub.
 
 What is published for a group one after the other, in the same turn, reaches a member in one write. All leaves in the
 order in which it was published; but a group with many members keeps nobody waiting: a turn serves so many, and what
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from .fanning import Fanning, Member
+from .gathering import Gathering
 from .topics import Batch, Topic
 
 #: Members that are served in one turn: at some 6 µs each, about 3 ms.
@@ -21,7 +23,7 @@ MAX_LOAD = 16 * 1024
 class Turn:
     """What is on its way, of all topics."""
 
-    __slots__ = ("_batches", "_load", "_next", "_waiting", "is_due")
+    __slots__ = ("_batches", "_gathering", "_load", "_next", "_waiting", "gathers", "is_due")
 
     def __init__(self) -> None:
         self._batches: deque[tuple[Topic, Batch]] = deque()
@@ -31,6 +33,9 @@ class Turn:
         self._waiting: list[asyncio.Future[None]] = []
         #: Whether anything is on its way.
         self.is_due = False
+        self._gathering = Gathering()
+        #: Whether an answer is put aside until the turn ends.
+        self.gathers = self._gathering.takes
 
     def put(self, topic: Topic, fanning: Fanning) -> None:
         """Have a packet handed to the members that the topic has now, when the turn ends."""
@@ -68,6 +73,7 @@ class Turn:
         while self._batches:
             self.settle(self._batches.popleft()[0])
         self.is_due = False
+        self._gathering.release()
 
     def _end(self) -> None:
         batches, left = self._batches, CHUNK

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from fastapi_consumers.backlog import OVERFLOWS, Droppable
 from fastapi_consumers.lanes import Lane
+from fastapi_consumers.measured import CountingOutbox
 from fastapi_consumers.messages import text_frame
-from fastapi_consumers.outbox import CountingOutbox, Outbox, OutboxBounds
+from fastapi_consumers.outbox import MAX_ASIDE, Outbox, OutboxBounds
 
 
 class Socket:
@@ -61,6 +62,25 @@ class Told:
 
     def on_lost(self, error):
         self.lost.append(error)
+
+
+class Turn:
+    """A turn of the event loop, in which answers are gathered if they may be."""
+
+    def __init__(self, *, may_gather=False):
+        self.is_due = False
+        self.may_gather = may_gather
+        self.gathered = []
+
+    def gathers(self, outbox, is_due):
+        if self.may_gather:
+            self.gathered.append(outbox)
+        return self.may_gather
+
+    def end(self):
+        gathered, self.gathered = self.gathered, []
+        for outbox in gathered:
+            outbox.release()
 
 
 def make(
@@ -493,6 +513,7 @@ Step = st.sampled_from(
         "unblock",
         "turn",
         "fail",
+        "closing",
         "abort",
         "flush",
         "seal",
@@ -500,12 +521,14 @@ Step = st.sampled_from(
 )
 
 
-@given(st.lists(Step, max_size=40), st.sampled_from(OVERFLOWS), st.booleans())
-@example(["block", "push", "event", "event", "push", "event", "push"], "drop_newest", False)
-def test_nothing_is_lost_unseen_duplicated_or_reordered(steps, overflow, has_lane):
+@given(st.lists(Step, max_size=40), st.sampled_from(OVERFLOWS), st.sampled_from(["send", "lane", "gathering"]))
+@example(["block", "push", "event", "event", "push", "event", "push"], "drop_newest", "send")
+def test_nothing_is_lost_unseen_duplicated_or_reordered(steps, overflow, way):
     async def run():
-        socket = Socket()
-        outbox, told = make(socket, max_messages=2, overflow=overflow, lane=Wire(socket).lane if has_lane else None)
+        socket, turn = Socket(), Turn(may_gather=way == "gathering")
+        wire = Wire(socket, fills_late=way == "gathering")
+        lane = None if way == "send" else wire.lane
+        outbox, told = make(socket, max_messages=2, overflow=overflow, lane=lane, turn=turn)
         pushed, notices, replies, flushing = 0, 0, set(), []
 
         def notice():
@@ -537,9 +560,12 @@ def test_nothing_is_lost_unseen_duplicated_or_reordered(steps, overflow, has_lan
                 case "unblock":
                     socket.let_through()
                 case "turn":
+                    turn.end()
                     await turns(2)
                 case "fail":
-                    socket.failure = OSError()
+                    socket.failure = wire.failure = OSError()
+                case "closing":
+                    wire.closing = True
                 case "abort":
                     outbox.abort()
                 case "seal":
@@ -550,6 +576,7 @@ def test_nothing_is_lost_unseen_duplicated_or_reordered(steps, overflow, has_lan
             assert outbox.sent + outbox.dropped + outbox.waiting + in_flight == pushed + told_of()
             assert told.overflows + len(told.lost) <= 1
             assert outbox.waiting <= 2 + 3
+        turn.end()
         socket.let_through()
         await turns(pushed * 2 + 5)
         assert all(task.done() for task in flushing)
@@ -583,18 +610,20 @@ def texts_of(data):
 class Wire:
     """A server's transport, in front of which ``socket.send`` stands: what either writes is in ``socket.texts``."""
 
-    def __init__(self, socket):
+    def __init__(self, socket, *, fills_late=False):
         self.socket = socket
         self.closing = False
         self.failure = None
         self.direct = []
+        #: Whether it may have become full since what is written was put aside.
+        self.fills_late = fills_late
 
     @property
     def lane(self):
         return Lane(lambda: self.socket.writable, lambda: self.closing, self.write)
 
     def write(self, data):
-        assert self.socket.writable
+        assert self.socket.writable or self.fills_late
         assert not self.closing
         if self.failure is not None:
             raise self.failure
@@ -867,15 +896,12 @@ async def test_several_frames_for_a_transport_that_fails_are_lost_and_told_of_on
 
 
 async def test_what_waits_elsewhere_is_fetched_before_a_push_and_before_the_end():
-    class Turn:
-        is_due = False
-
     def catch_up():
         turn.is_due = False
         outbox.deliver(text_frame("event"))
 
     turn, socket = Turn(), Socket()
-    outbox, told = make(socket, pending=turn)
+    outbox, told = make(socket, turn=turn)
     told.catch_up = catch_up
     push(outbox, 1)
     turn.is_due = True
@@ -884,3 +910,100 @@ async def test_what_waits_elsewhere_is_fetched_before_a_push_and_before_the_end(
     outbox.seal()
     push(outbox, 3)
     assert socket.texts == ["1", "event", "2", "event"]
+
+
+# -- put aside until the turn ends -------------------------------------------------------------------------------------
+
+
+def gathering(socket, **options):
+    turn, wire = Turn(may_gather=True), Wire(socket)
+    outbox, told = make(socket, lane=wire.lane, turn=turn, **options)
+    return outbox, told, turn, wire
+
+
+async def test_what_one_client_is_sent_in_a_turn_is_one_write_at_its_end():
+    outbox, _, turn, wire = gathering(Socket())
+    push(outbox, "answer")
+    outbox.deliver(text_frame("event"))
+    outbox.deliver_all(*several("two", "more"))
+    push(outbox, "another answer")
+    assert (wire.direct, outbox.sent, outbox.is_idle) == ([], 5, True)
+    await outbox.flush()
+    turn.end()
+    assert wire.direct == [["answer", "event", "two", "more", "another answer"]]
+    outbox.deliver(text_frame("later"))
+    assert wire.direct[1:] == ["later"]
+    turn.end()
+    assert outbox.sent == 6
+
+
+async def test_events_that_go_before_an_answer_go_along_with_it():
+    outbox, told, turn, wire = gathering(Socket())
+
+    def catch_up():
+        turn.is_due = False
+        outbox.deliver(text_frame("event"))
+
+    told.catch_up = catch_up
+    turn.is_due = True
+    push(outbox, "answer")
+    assert wire.direct == []
+    turn.end()
+    assert wire.direct == [["event", "answer"]]
+
+
+async def test_only_so_much_is_put_aside():
+    outbox, _, turn, wire = gathering(Socket())
+    push(outbox, *range(MAX_ASIDE))
+    assert wire.direct == [[str(number) for number in range(MAX_ASIDE)]]
+    large = "x" * 125
+    wire.direct.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastapi_consumers.outbox.LARGE", 100)
+        push(outbox, "small", large)
+        assert wire.direct == [["small", large]]
+        push(outbox, large)
+        assert wire.direct[1:] == [large]
+    turn.end()
+    assert (len(wire.direct), outbox.sent) == (2, MAX_ASIDE + 3)
+
+
+async def test_what_was_put_aside_goes_before_the_end_and_before_what_the_server_has_to_send():
+    socket = Socket()
+    outbox, _, turn, wire = gathering(socket)
+    push(outbox, 1)
+    socket.writable, wire.fills_late = False, True
+    turn.may_gather = False
+    push(outbox, 2, 3)
+    assert (socket.texts, outbox.waiting) == (["1"], 1)
+    socket.let_through()
+    await turns()
+    turn.may_gather = True
+    push(outbox, 4)
+    outbox.seal()
+    assert socket.texts == ["1", "2", "3", "4"]
+    turn.end()
+    assert (outbox.sent, outbox.dropped) == (4, 0)
+
+
+@pytest.mark.parametrize("what", ["closing", "fails", "aborted"])
+async def test_what_was_put_aside_for_a_socket_that_is_gone_is_lost_and_counted(what):
+    outbox, told, turn, wire = gathering(Socket())
+    push(outbox, 1, 2)
+    if what == "aborted":
+        outbox.abort()
+    else:
+        wire.closing, wire.failure = what == "closing", OSError("gone")
+    turn.end()
+    turn.end()
+    assert (outbox.sent, outbox.dropped, outbox.is_dead, wire.direct) == (0, 2, True, [])
+    errors = {"closing": [ConnectionResetError], "fails": [OSError], "aborted": []}
+    assert [type(error) for error in told.lost] == errors[what]
+
+
+async def test_bytes_that_were_put_aside_are_counted():
+    outbox, _, turn, _ = gathering(Socket(), kind=CountingOutbox)
+    push(outbox, "ä", "bc")
+    outbox.deliver_all(*several("d", "e"))
+    turn.end()
+    assert (outbox.sent, outbox.sent_bytes) == (4, 6)

@@ -32,8 +32,9 @@ class BaseThrottle(ABC):
     scope: str | None = None
     local: bool = False
     rates: tuple[Rate, ...] = ()
-    #: Whether each request takes one token, wherever requests are counted; known once it is in a list.
-    _is_plain: bool = False
+    #: Whether all that :meth:`allow` does is to take one token for an identity that is the same as long as the user is.
+    #: Known once it is in a list.
+    _is_steady: bool = False
 
     def __init__(
         self,
@@ -69,8 +70,6 @@ class BaseThrottle(ABC):
         ident = self.get_ident(consumer)
         if ident is None:
             return 0.0
-        if self._is_plain:
-            return buckets.hit((self.scope, ident), self.rates)
         if self.local:
             buckets = getattr(buckets, "local", buckets)
         cost = self.get_cost(consumer, action)
@@ -216,10 +215,17 @@ def compile_throttles(entries: object, scope: str) -> tuple[BaseThrottle, ...]:
         if throttle.rate is not None:
             # A subclass's own __init__ may not have called ours: without this its rate would limit nothing.
             throttle.rates = parse_rate(throttle.rate)
-        takes_one = type(throttle).get_cost is BaseThrottle.get_cost and throttle.cost == 1
-        throttle._is_plain = takes_one and not throttle.local
+        throttle._is_steady = _is_steady(throttle)
         throttles.append(throttle)
     return tuple(throttles)
+
+
+def _is_steady(throttle: BaseThrottle) -> bool:
+    kind = type(throttle)
+    is_own = kind.allow is BaseThrottle.allow and kind.get_cost is BaseThrottle.get_cost and not throttle.local
+    return (
+        is_own and throttle.cost == 1 and kind.get_ident in (UserRateThrottle.get_ident, AddressRateThrottle.get_ident)
+    )
 
 
 async def check_throttles(throttles: Sequence[BaseThrottle], consumer: Any, action: Any, buckets: Buckets) -> None:
@@ -238,16 +244,28 @@ async def check_throttles(throttles: Sequence[BaseThrottle], consumer: Any, acti
 
 
 def ask_throttles(
-    throttles: Sequence[BaseThrottle], consumer: Any, action: Any, buckets: Buckets, refusals: Refusals | None = None
+    throttles: Sequence[BaseThrottle],
+    consumer: Any,
+    action: Any,
+    buckets: Buckets,
+    refusals: Refusals | None = None,
+    keys: dict[BaseThrottle, Hashable] | None = None,
 ) -> Awaitable[None] | None:
     """The same as far as it goes at once: ``None`` if all let it pass, otherwise the rest, to be awaited.
 
     Args:
         refusals: told if one refuses, whatever its ``on_throttled`` makes of that.
+        keys: what this consumer is counted by, as far as it is known; to be emptied when its user changes.
     """
     for index, throttle in enumerate(throttles, 1):
         try:
-            wait: Any = throttle.allow(consumer, action, buckets)
+            if keys is None or not throttle._is_steady:
+                wait: Any = throttle.allow(consumer, action, buckets)
+            else:
+                key = keys.get(throttle)
+                if key is None:
+                    key = keys[throttle] = (throttle.scope, throttle.get_ident(consumer))
+                wait = buckets.hit(key, throttle.rates)
         except Throttled:
             if refusals is not None:
                 refusals.add()
