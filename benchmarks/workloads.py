@@ -183,6 +183,11 @@ def policies(contender: Contender, options: Any, pool: Pool) -> Cells:
     yield from echo("policies", contender, options, pool)
 
 
+def observing(contender: Contender, options: Any, pool: Pool) -> Cells:
+    """Round trips that somebody counts."""
+    yield from echo("observing", contender, options, pool)
+
+
 def history(contender: Contender, options: Any, pool: Pool) -> Cells:
     """Fan-out in a group with history."""
     for members in options.subs:
@@ -235,6 +240,9 @@ WORKLOADS = {
         to=OURS,
         takes=ours("", "policies=memory", "policies=redis"),
         needs_redis=True,
+    ),
+    "observing": Workload(
+        observing, *ROUND_TRIPS, to=OURS, takes=ours("", "observers=metrics", "observers=statistics")
     ),
     "history": Workload(
         history,

@@ -3,10 +3,8 @@
 import time
 from collections.abc import Awaitable
 
-from .backlog import Droppable, Entries
 from .inbox import Inbox, InboxBounds, Watch
 from .inbox import Owner as InboxOwner
-from .messages import Frame
 from .outbox import Outbox, OutboxBounds, Turn
 from .outbox import Owner as OutboxOwner
 from .types import Message, Receive, Send
@@ -46,13 +44,13 @@ def _size(text: str) -> int:
 class CountingOutbox(Outbox):
     """An outbox that counts the bytes of what it hands to the server."""
 
-    __slots__ = ("_bytes", "_lane_bytes")
+    __slots__ = ("_bytes",)
+
+    _is_counting = True
 
     def __init__(self, send: Send, owner: OutboxOwner, bounds: OutboxBounds, turn: Turn | None = None) -> None:
         # Not counted on itself: what it calls would refer to it, and it to that.
         total = self._bytes = [0]
-        #: Those that were written straight to the transport.
-        self._lane_bytes = 0
 
         def counting(message: Message) -> Awaitable[None]:
             text = message.get("text")
@@ -67,24 +65,3 @@ class CountingOutbox(Outbox):
     @property
     def sent_bytes(self) -> int:  # type: ignore[override]
         return self._bytes[0] + self._lane_bytes
-
-    def deliver(self, frame: Frame, droppable: Droppable | None = None) -> None:
-        # As above, and counting: a call more would cost more than all else that counting does.
-        if self.is_idle:
-            write = self._write
-            if write is None or self._is_closing() or not self._is_writable():
-                self._push_now(frame)
-                return
-            try:
-                write(frame.wire)
-            except Exception as error:
-                self._lost_frames += 1
-                self._lose(error)
-            else:
-                self.sent += 1
-                self._lane_bytes += len(frame.payload)
-        else:
-            self._enqueue(frame, droppable)
-
-    def _count(self, entries: Entries) -> None:
-        self._lane_bytes += sum(len(frame.payload) for frame, _ in entries)

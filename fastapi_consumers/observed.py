@@ -75,8 +75,8 @@ class ObservedDispatcher(Dispatcher):
             running.current = None
             duration = perf_counter() - started
             recorder, outcome = self._recorders[action.name], self._outcome
-            if outcome is OK and len(recorder.durations) < BATCH:
-                recorder.durations.append(duration)
+            if outcome is OK and len(recorder) < BATCH:
+                recorder.append(duration)
             else:
                 recorder.add(outcome, duration)
             if running.requested:

@@ -232,33 +232,33 @@ class Observing:
         logger.error("the observer's %s failed", name, exc_info=without_input(error))
 
 
-class Recorder:
-    """How long the calls of one action took, gathered for those who record them.
+class Recorder(list[float]):
+    """How long the calls of one action took, in seconds: those that went well, gathered for those who record them.
 
-    Gathered, since a function call for each message would cost more than all else of observing. Those that went well
-    are handed over :data:`BATCH` at a time, and whenever somebody asks for what there is; the others at once.
+    Gathered, since a function call for each message would cost more than all else of observing. They are handed over
+    :data:`BATCH` at a time, and whenever somebody asks for what there is; the others at once.
     """
 
-    __slots__ = ("_records", "durations")
+    __slots__ = ("_records",)
 
     def __init__(self, records: Iterable[Record]) -> None:
+        super().__init__()
         self._records = tuple(records)
-        #: Seconds, of calls that went well. Whoever adds to it hands over when there are enough.
-        self.durations: list[float] = []
 
     def add(self, outcome: str, duration: float) -> None:
         """One more call."""
         if outcome != OK:
             self._hand_over(outcome, [duration])
             return
-        self.durations.append(duration)
-        if len(self.durations) >= BATCH:
+        self.append(duration)
+        if len(self) >= BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Hand over what there is."""
-        if self.durations:
-            durations, self.durations = self.durations, []
+        if self:
+            durations = list(self)
+            self.clear()
             self._hand_over(OK, durations)
 
     def _hand_over(self, outcome: str, durations: list[float]) -> None:

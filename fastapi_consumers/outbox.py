@@ -85,6 +85,7 @@ class Outbox:
         "_held",
         "_is_closing",
         "_is_writable",
+        "_lane_bytes",
         "_lane_write",
         "_lost_frames",
         "_owner",
@@ -101,6 +102,8 @@ class Outbox:
 
     #: Bytes of the messages that were handed to the server; ``None``: nobody counts.
     sent_bytes: int | None = None
+    #: Whether somebody does; then those that go by the lane are added up in ``_lane_bytes``.
+    _is_counting = False
 
     def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds, turn: Turn | None = None) -> None:
         self._send = send
@@ -114,6 +117,7 @@ class Outbox:
         #: What was put aside until the turn ends, while it is gathered; and what had been sent before.
         self._aside: list[bytes] | None = None
         self._sent_before = 0
+        self._lane_bytes = 0
         self._is_writable: Callable[[], bool] = _never
         self._is_closing: Callable[[], bool] = _never
         #: Made when something has to wait for the first time.
@@ -179,8 +183,8 @@ class Outbox:
             if not is_due:
                 self._aside = [frame.wire]
                 self.sent += 1
-                if self.sent_bytes is not None:
-                    self._count([(frame, None)])
+                if self._is_counting:
+                    self._lane_bytes += len(frame.payload)
                 if len(frame.payload) > LARGE:
                     self.release()
                 return
@@ -233,6 +237,8 @@ class Outbox:
                 self._lose(error)
             else:
                 self.sent += 1
+                if self._is_counting:
+                    self._lane_bytes += len(frame.payload)
         else:
             self._enqueue(frame, droppable)
 
@@ -250,10 +256,8 @@ class Outbox:
             self._lose(error)
         else:
             self.sent += len(entries)
-            self._count(entries)
-
-    def _count(self, entries: Entries) -> None:
-        """Bytes that go by the lane, where somebody counts."""
+            if self._is_counting:
+                self._lane_bytes += sum(len(frame.payload) for frame, _ in entries)
 
     def _push_now(self, frame: Frame) -> None:
         self.release()

@@ -1,7 +1,7 @@
 """fastapi_consumers, from this checkout: a GroupConsumer with two typed actions.
 
 Variants: @overflow=drop_oldest; @history=memory, redis or sqlite; @presence and @policies, each memory or redis;
-@backend=redis; @direct=no: no frame is written straight to the transport.
+@observers=metrics or statistics; @backend=redis; @direct=no: no frame is written straight to the transport.
 
 bench-title: fastapi_consumers
 bench-venv: base
@@ -25,6 +25,7 @@ URL = REDIS if os.environ.get("BENCH_BACKEND") == "redis" else "memory://"
 HISTORY = os.environ.get("BENCH_HISTORY")
 PRESENCE = os.environ.get("BENCH_PRESENCE")
 POLICIES = os.environ.get("BENCH_POLICIES")
+OBSERVERS = os.environ.get("BENCH_OBSERVERS")
 
 
 class IsAllowed(BasePermission):
@@ -52,6 +53,14 @@ def history_url() -> str | None:
     if HISTORY == "sqlite":
         return f"sqlite:///{os.environ['BENCH_FOLDER']}/history.db"
     return store_url(HISTORY)
+
+
+def observed() -> dict[str, Any]:
+    if OBSERVERS == "metrics":
+        from fastapi_consumers.contrib.prometheus import Metrics
+
+        return {"observers": [Metrics()]}
+    return {"statistics": True} if OBSERVERS == "statistics" else {}
 
 
 class Text(BaseModel):
@@ -85,6 +94,7 @@ consumers = add_consumers(
     presence_url=store_url(PRESENCE),
     limiter_url=store_url(POLICIES),
     direct_writes=os.environ.get("BENCH_DIRECT") != "no",
+    **observed(),
 )
 
 
