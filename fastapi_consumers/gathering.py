@@ -7,6 +7,7 @@ Where a single one is busy, nothing waits.
 """
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
@@ -21,6 +22,29 @@ class Gathered(Protocol):
 
     def release(self) -> None:
         """Write what was put aside, if anything was. May not raise."""
+
+
+class Turn(Protocol):
+    """A turn of the event loop, as those see it who are written to in it."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether anything that was published waits for its end, for whomever."""
+
+    @property
+    def gathers(self) -> Callable[[Gathered, bool], bool]:
+        """``takes``, of those whose answers wait for its end."""
+
+
+class _NoTurn:
+    is_due = False
+
+    @staticmethod
+    def gathers(_who: Gathered, _is_due: bool) -> bool:
+        return False
+
+
+NO_TURN: Turn = _NoTurn()
 
 
 class Gathering:

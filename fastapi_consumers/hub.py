@@ -126,7 +126,7 @@ class Hub:
             raise TooManyGroups
         held: Held | None = None
         if found is None:
-            found = self._topics[topic] = Topic(subscribed=self.transport.is_direct)
+            found = self._topics[topic] = Topic(self.transport.is_direct, topic)
         elif limit is not None and found.count >= limit:
             raise GroupFull
         if history is not None and self.streams is not None and member.framer is not None:
@@ -135,7 +135,7 @@ class Hub:
                 found.stream = self.streams.stream(group, history, had_others=others, last=found.last)
             held = found.stream.late[member.channel] = Held()
         found.add(member)
-        member.topics.add(topic)
+        member.topics += (found.name,)
         if not found.subscribed:
             try:
                 async with found.lock:
@@ -147,7 +147,7 @@ class Hub:
                         found.subscribed = True
             except BaseException:
                 found.remove(member)
-                member.topics.discard(topic)
+                member.topics = tuple(each for each in member.topics if each != topic)
                 self._forget(topic, found)
                 raise
             if member.channel not in found.members:
@@ -200,7 +200,7 @@ class Hub:
         found = self._topics.get(topic)
         if found is not None and found.batches:
             self.catch_up(member)
-        member.topics.discard(topic)
+        member.topics = tuple(each for each in member.topics if each != topic)
         return found if found is not None and found.remove(member) else None
 
     async def _unsubscribe(self, topic: str, found: Topic) -> None:
@@ -336,8 +336,13 @@ class Hub:
 
     def catch_up(self, member: Member) -> None:
         """Give a member all that is on its way to it, before something else is sent to it alone."""
-        found = [self._topics.get(topic) for topic in member.topics]
-        catch_up(member, [topic for topic in found if topic is not None and topic.batches])
+        waiting = None
+        for topic in member.topics:
+            found = self._topics.get(topic)
+            if found is not None and found.batches:
+                waiting = [found] if waiting is None else [*waiting, found]
+        if waiting is not None:
+            catch_up(member, waiting)
 
     # -- what may have been missed ---------------------------------------------------------------------------------
 

@@ -9,9 +9,8 @@ what it was, frames go through ``send`` as on any other server.
 """
 
 import asyncio
-from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .types import Send
 
@@ -49,12 +48,37 @@ PARTING = 1.0
 _MAX_WRAPPERS = 16
 
 
-class Lane(NamedTuple):
-    """Two questions and an answer: bytes may be written while ``is_writable()`` and not ``is_closing()``."""
+class Transport(Protocol):
+    """What asyncio's transports have, as far as it is used."""
 
-    is_writable: Callable[[], bool]
-    is_closing: Callable[[], bool]
-    write: Callable[[bytes], None]
+    def is_closing(self) -> bool: ...
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+class Writable(Protocol):
+    """An ``asyncio.Event``, as far as it is used."""
+
+    def is_set(self) -> bool: ...
+
+
+class _Never:
+    @staticmethod
+    def is_set() -> bool:
+        return False
+
+
+NEVER: Writable = _Never()
+
+
+class Lane(NamedTuple):
+    """Bytes may be written to ``transport`` while ``writable`` is set and it is not closing.
+
+    Two objects that are there anyway, and not their methods: those would be objects of their own for each connection.
+    """
+
+    writable: Writable
+    transport: Transport
 
 
 def find_lane(send: Send) -> tuple[Lane | None, str]:
@@ -69,11 +93,12 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
         return None, "the server is none that is known, or a middleware stands before its send"
     if _compresses(protocol):
         return None, "the connection is compressed"
-    transport, writable = getattr(protocol, "transport", None), getattr(protocol, "writable", None)
+    transport: Any = getattr(protocol, "transport", None)
+    writable = getattr(protocol, "writable", None)
     write, is_closing = getattr(transport, "write", None), getattr(transport, "is_closing", None)
     if not isinstance(writable, asyncio.Event) or not callable(write) or not callable(is_closing):
         return None, f"{type(protocol).__name__} is not as it was in the versions that are known"
-    return Lane(writable.is_set, is_closing, write), f"the transport of {type(protocol).__name__}"
+    return Lane(writable, transport), f"the transport of {type(protocol).__name__}"
 
 
 def stop_reading(send: Send) -> None:

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Awaitable
 
+from .gathering import Turn
 from .inbox import Inbox, InboxBounds, Watch
 from .inbox import Owner as InboxOwner
-from .outbox import Outbox, OutboxBounds, Turn
+from .outbox import Outbox, OutboxBounds
 from .outbox import Owner as OutboxOwner
 from .types import Message, Receive, Send
 

@@ -12,7 +12,8 @@ from types import CoroutineType
 from typing import Any, NamedTuple, Protocol
 
 from .backlog import Backlog, Droppable, Entries, Full, Overflow
-from .lanes import Lane
+from .gathering import NO_TURN, Turn
+from .lanes import NEVER, Lane, Transport, Writable
 from .messages import Frame
 from .stepping import Resumed
 from .types import Send
@@ -52,18 +53,6 @@ class Owner(Protocol):
         """Called before something is pushed while events wait that go before it, to have those delivered."""
 
 
-class Turn(Protocol):
-    """A turn of the event loop."""
-
-    @property
-    def is_due(self) -> bool:
-        """Whether anything that was published waits for its end, for whomever."""
-
-    @property
-    def gathers(self) -> Callable[["Outbox", bool], bool]:
-        """Whether what an outbox is about to write is put aside until the turn ends; then ``release`` is called."""
-
-
 class Outbox:
     """What one connection still has to send.
 
@@ -83,18 +72,16 @@ class Outbox:
         "_bounds",
         "_dead",
         "_held",
-        "_is_closing",
-        "_is_writable",
         "_lane_bytes",
-        "_lane_write",
         "_lost_frames",
         "_owner",
         "_sealed",
         "_send",
         "_sent_before",
         "_task",
+        "_transport",
         "_turn",
-        "_write",
+        "_writable",
         "is_idle",
         "on_drained",
         "sent",
@@ -110,16 +97,14 @@ class Outbox:
         #: ``None`` once nobody is to be told any more.
         self._owner: Owner | None = owner
         self._bounds = bounds
-        self._turn = turn if turn is not None else _NO_TURN
-        #: Takes bytes: the lane's, or ``_put_aside``.
-        self._write: Callable[[bytes], None] | None = None
-        self._lane_write: Callable[[bytes], None] | None = None
+        self._turn = turn if turn is not None else NO_TURN
+        #: The lane's; ``None`` where there is none.
+        self._transport: Transport | None = None
+        self._writable: Writable = NEVER
         #: What was put aside until the turn ends, while it is gathered; and what had been sent before.
         self._aside: list[bytes] | None = None
         self._sent_before = 0
         self._lane_bytes = 0
-        self._is_writable: Callable[[], bool] = _never
-        self._is_closing: Callable[[], bool] = _never
         #: Made when something has to wait for the first time.
         self._backlog: Backlog | None = None
         self._task: asyncio.Task[None] | None = None
@@ -159,8 +144,7 @@ class Outbox:
         if self._held and not self._dead:
             self._held = False
             if lane is not None:
-                self._is_writable, self._is_closing, self._lane_write = lane
-                self._write = self._lane_write
+                self._writable, self._transport = lane
             self.is_idle = not self._sealed
             if self._backlog is not None and self._sealed:
                 self._lost_frames += self._backlog.clear()
@@ -178,8 +162,8 @@ class Outbox:
         """
         turn = self._turn
         is_due = turn.is_due
-        if self._aside is None and self._lane_write is not None and self.is_idle and turn.gathers(self, is_due):
-            self._write, self._sent_before = self._put_aside, self.sent
+        if self._aside is None and self._transport is not None and self.is_idle and turn.gathers(self, is_due):
+            self._sent_before = self.sent
             if not is_due:
                 self._aside = [frame.wire]
                 self.sent += 1
@@ -194,8 +178,51 @@ class Outbox:
             self._owner.catch_up()
         self.deliver(frame, droppable)
 
+    def deliver(self, frame: Frame, droppable: Droppable | None = None) -> None:
+        """Send ``frame`` now if the server takes it at once, else queue it. Never waits, never raises."""
+        if self.is_idle:
+            transport = self._transport
+            if transport is None or transport.is_closing() or not self._writable.is_set():
+                self._push_now(frame)
+                return
+            try:
+                if self._aside is None:
+                    transport.write(frame.wire)
+                else:
+                    self._put_aside(frame.wire)
+            except Exception as error:
+                self._lost_frames += 1
+                self._lose(error)
+            else:
+                self.sent += 1
+                if self._is_counting:
+                    self._lane_bytes += len(frame.payload)
+        else:
+            self._enqueue(frame, droppable)
+
+    def deliver_all(self, entries: Entries, wire: bytes) -> None:
+        """Send several frames, whose bytes one after another are ``wire``, at once if the server takes them."""
+        transport = self._transport
+        if not self.is_idle or transport is None or transport.is_closing() or not self._writable.is_set():
+            for frame, droppable in entries:
+                self.deliver(frame, droppable)
+            return
+        try:
+            if self._aside is None:
+                transport.write(wire)
+            else:
+                self._put_aside(wire)
+        except Exception as error:
+            self._lost_frames += len(entries)
+            self._lose(error)
+        else:
+            self.sent += len(entries)
+            if self._is_counting:
+                self._lane_bytes += sum(len(frame.payload) for frame, _ in entries)
+
+    # -- what is put aside until the turn ends ---------------------------------------------------------------------
+
     def _put_aside(self, wire: bytes) -> None:
-        """Stands in for the lane's ``write`` until the turn ends."""
         aside = self._aside
         assert aside is not None
         aside.append(wire)
@@ -211,53 +238,20 @@ class Outbox:
                 self._lose(error)
 
     def _write_aside(self) -> None:
-        aside, write = self._aside, self._lane_write
-        self._aside, self._write = None, write
-        if aside and write is not None:
+        aside, transport = self._aside, self._transport
+        self._aside = None
+        if aside and transport is not None:
             try:
-                if self._is_closing():
+                # The server has given the socket up: it would complain about what is written.
+                if transport.is_closing():
                     raise ConnectionResetError("the server is closing the socket")
-                write(aside[0] if len(aside) == 1 else b"".join(aside))
+                transport.write(aside[0] if len(aside) == 1 else b"".join(aside))
             except Exception:
                 self._lost_frames += self.sent - self._sent_before
                 self.sent = self._sent_before
                 raise
 
-    def deliver(self, frame: Frame, droppable: Droppable | None = None) -> None:
-        """Send ``frame`` now if the server takes it at once, else queue it. Never waits, never raises."""
-        if self.is_idle:
-            write = self._write
-            if write is None or self._is_closing() or not self._is_writable():
-                self._push_now(frame)
-                return
-            try:
-                write(frame.wire)
-            except Exception as error:
-                self._lost_frames += 1
-                self._lose(error)
-            else:
-                self.sent += 1
-                if self._is_counting:
-                    self._lane_bytes += len(frame.payload)
-        else:
-            self._enqueue(frame, droppable)
-
-    def deliver_all(self, entries: Entries, wire: bytes) -> None:
-        """Send several frames, whose bytes one after another are ``wire``, at once if the server takes them."""
-        write = self._write
-        if not self.is_idle or write is None or self._is_closing() or not self._is_writable():
-            for frame, droppable in entries:
-                self.deliver(frame, droppable)
-            return
-        try:
-            write(wire)
-        except Exception as error:
-            self._lost_frames += len(entries)
-            self._lose(error)
-        else:
-            self.sent += len(entries)
-            if self._is_counting:
-                self._lane_bytes += sum(len(frame.payload) for frame, _ in entries)
+    # -- the server's send, and what waits for it ------------------------------------------------------------------
 
     def _push_now(self, frame: Frame) -> None:
         self.release()
@@ -300,7 +294,7 @@ class Outbox:
             if self._owner is not None:
                 for _ in range(backlog.dropped - before):
                     self._owner.on_dropped()
-            if self._is_closing():
+            if self._transport is not None and self._transport.is_closing():
                 # The server has given it up, as uvicorn does when no pong comes, and cannot even say so: its buffer
                 # is not taken either.
                 self._give_up()
@@ -370,7 +364,7 @@ class Outbox:
         self._dead = True
         self.is_idle = False
         if self._aside is not None:
-            self._aside, self._write = None, self._lane_write
+            self._aside = None
             self._lost_frames += self.sent - self._sent_before
             self.sent = self._sent_before
         task, self._task = self._task, None
@@ -397,20 +391,5 @@ class Outbox:
             self._owner.on_lost(error)
 
 
-def _never() -> bool:
-    return False
-
-
 async def _awaited(awaitable: Awaitable[None]) -> None:
     await awaitable
-
-
-class _NoTurn:
-    is_due = False
-
-    @staticmethod
-    def gathers(_outbox: Outbox, _is_due: bool) -> bool:
-        return False
-
-
-_NO_TURN = _NoTurn()

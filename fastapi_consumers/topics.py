@@ -69,10 +69,12 @@ class Topic:
     """The members of one topic in this process."""
 
     __slots__ = (
-        "_lock", "_snapshot", "batches", "filtering", "last", "members", "onlookers", "stream", "subscribed",
+        "_lock", "_snapshot", "batches", "filtering", "last", "members", "name", "onlookers", "stream", "subscribed",
     )  # fmt: skip
 
-    def __init__(self, subscribed: bool = False) -> None:
+    def __init__(self, subscribed: bool = False, name: str = "") -> None:
+        #: The one text that all of its members have of it.
+        self.name = name
         self.members: dict[str, Member] = {}
         #: How many of them do not count.
         self.onlookers = 0

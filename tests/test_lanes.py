@@ -75,15 +75,15 @@ async def test_the_installed_uvicorn_has_a_lane(protocol_class):
     lane, description = find_lane(protocol.send)
     assert isinstance(lane, Lane), description
     assert description == f"the transport of {protocol_class.__name__}"
-    assert (lane.is_writable(), lane.is_closing()) == (True, False)
-    lane.write(b"frame")
+    assert (lane.writable.is_set(), lane.transport.is_closing()) == (True, False)
+    lane.transport.write(b"frame")
     assert protocol.transport.written == [b"frame"]
     protocol.pause_writing()
-    assert not lane.is_writable()
+    assert not lane.writable.is_set()
     protocol.resume_writing()
-    assert lane.is_writable()
+    assert lane.writable.is_set()
     protocol.transport.close()
-    assert lane.is_closing()
+    assert lane.transport.is_closing()
 
 
 async def test_it_is_as_writable_as_the_protocol_that_lost_its_connection(protocol_class):
@@ -93,7 +93,7 @@ async def test_it_is_as_writable_as_the_protocol_that_lost_its_connection(protoc
     lane, _ = find_lane(protocol.send)
     protocol.pause_writing()
     protocol.connection_lost(None)
-    assert (lane.is_writable(), lane.is_closing()) == (True, True)
+    assert (lane.writable.is_set(), lane.transport.is_closing()) == (True, True)
 
 
 async def test_none_where_uvicorn_may_compress_and_nothing_says_whether_it_does():
@@ -277,7 +277,7 @@ async def serve(protocol_class):
 
 def lanes_of(app):
     """Whether each connection of the app has one."""
-    return [connection.outbox._write is not None for connection in app.state.consumers.connections]
+    return [connection.outbox._transport is not None for connection in app.state.consumers.connections]
 
 
 REPLY = b'{"type":"reply","action":"echo","request_id":1,"status":"ok","data":"hi"}'

@@ -620,7 +620,13 @@ class Wire:
 
     @property
     def lane(self):
-        return Lane(lambda: self.socket.writable, lambda: self.closing, self.write)
+        return Lane(self, self)
+
+    def is_set(self):
+        return self.socket.writable
+
+    def is_closing(self):
+        return self.closing
 
     def write(self, data):
         assert self.socket.writable or self.fills_late

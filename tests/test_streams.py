@@ -76,7 +76,7 @@ async def test_a_join_is_refused_while_the_store_is_away_and_leaves_nothing_behi
     recorder = Recorder(world.hub)
     with pytest.raises(BrokerUnavailable):
         await recorder.join()
-    assert (world.hub.count(ROOM), list(world.streams._streams), recorder.member.topics) == (0, [], set())
+    assert (world.hub.count(ROOM), list(world.streams._streams), recorder.member.topics) == (0, [], ())
     world.store.is_away = False
     assert await recorder.join()
     assert recorder.take() == ["joined 0"]

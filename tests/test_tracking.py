@@ -103,7 +103,7 @@ class Process:
     async def enter(self, key, presence=PRESENCE):
         """A connection of this key; returns its channel."""
         member = Member(self.hub.new_channel(), *[lambda *_: None] * 3, max_topics=10)
-        member.topics.add(GROUP + "g")
+        member.topics += (GROUP + "g",)
         await self.tracker.enter("g", member, presence, key)
         return member.channel
 
@@ -354,10 +354,10 @@ async def test_numbers_end_with_the_right_one_whatever_overtakes_what(world):
 async def test_a_key_that_takes_its_time_is_not_shown_after_it_left(world):
     one = world.process()
     member = Member(one.hub.new_channel(), *[lambda *_: None] * 3, max_topics=10)
-    member.topics.add(GROUP + "g")
+    member.topics += (GROUP + "g",)
 
     async def slow(consumer):
-        member.topics.clear()
+        member.topics = ()
         return "ann"
 
     await one.tracker.enter("g", member, Presence(slow), None)
@@ -389,7 +389,7 @@ async def test_notices_of_a_store_that_others_do_not_see_stay_in_the_process(wor
     hub._deliver = deliver
     tracker = Tracker(hub, MemoryPresenceStore(world.clock), Keeper(world.clock), local=True)
     member = Member("c", *[lambda *_: None] * 3, max_topics=10)
-    member.topics.add(GROUP + "g")
+    member.topics += (GROUP + "g",)
     await tracker.enter("g", member, PRESENCE, "ann")
     await tracker.flush("g")
     assert published == [("group:g", "notice")]

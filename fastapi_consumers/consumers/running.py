@@ -296,11 +296,11 @@ class _Life:
 
     async def _loop(self, consumer: "Consumer") -> None:
         connection, inbox = self.connection, self.connection.inbox
-        get, receive, take = inbox.get, inbox.receive, inbox.take
+        receive = inbox.receive
         handle = self._receive_raw if connection.plan.reads_raw else connection.dispatcher.handle
         count = 0
         while not connection.is_closing:
-            frame = take(await receive()) if inbox.is_direct else await get()
+            frame = inbox.take(await receive()) if inbox.is_direct else await inbox.get()
             if connection.is_broken:
                 # The client is there, and it is the server, or what stands before it, that cannot send.
                 connection.is_lost = False

@@ -236,7 +236,7 @@ async def state() -> dict[str, Any]:
         },
         "watched": len(current.watch._busy),
         "tasks": len(asyncio.all_tasks()),
-        "lanes": [connection.outbox._write is not None for connection in current.connections],
+        "lanes": [connection.outbox._transport is not None for connection in current.connections],
         "overflows": current.overflows,
         "counts": counts,
     }
