@@ -24,6 +24,10 @@ CONTROL = "control:"
 SCHEDULES = "schedules:"
 
 
+#: Makes a named tuple of all its fields, in half the time that calling its class takes.
+_new = tuple.__new__
+
+
 class Addressed(NamedTuple):
     """A packet, and the topic that it is published to."""
 
@@ -46,7 +50,7 @@ def event_for_group(
     Raises ``InvalidGroup``, ``TypeError`` for an event that is not text, and ``PydanticSerializationError``, which is a
     ``ValueError``, for data that has no JSON.
     """
-    return Addressed(GROUP + check_group(group), _event(event, data, exclude, coalesce_key))
+    return _new(Addressed, (GROUP + check_group(group), _event(event, data, exclude, coalesce_key)))
 
 
 def event_for(event: str, data: Any = None, *, user: Any = None, channel: str | None = None) -> Addressed | None:
@@ -113,7 +117,7 @@ def _event(event: str, data: Any, exclude: str | None = None, key: str | None = 
     if key is not None and not (isinstance(cast(object, key), str) and len(key) <= MAX_COALESCE_KEY):
         raise ValueError(f"coalesce_key is text of at most {MAX_COALESCE_KEY} characters; found {key!r:.80}")
     encoded = data if type(data) is EncodedJSON else encode_json(data)
-    return Packet("event", encoded, event, exclude, key=key)
+    return _new(Packet, ("event", encoded, event, exclude, None, key, None))
 
 
 def _addressed(packet: Packet, **receivers: Any) -> Addressed | None:

@@ -19,7 +19,7 @@ from .identity import ANONYMOUS
 from .idling import Idle
 from .inbox import Disconnected, Inbox
 from .inbox import Owner as InboxOwner
-from .lanes import stop_reading
+from .lanes import stop_reading, unwrapped
 from .localization import ClientLanguage, told_to
 from .measured import CountingInbox, CountingOutbox
 from .messages import Frame, Notice
@@ -95,7 +95,7 @@ class Connection(InboxOwner, OutboxOwner):
         self.scope = scope
         self.consumers = consumers
         self.opened_at = time.time()  # When its handshake came. More is in ``facts``.
-        self._send = send
+        self._send = send = unwrapped(send)
         #: The task that runs the consumer, until teardown begins.
         self.task = asyncio.current_task()
         #: Cancellations that the task had before, as where serve() is called in an endpoint that swallowed one.

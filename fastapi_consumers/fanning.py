@@ -17,6 +17,9 @@ from .permissions import Delivery
 from .protocols import Framer
 from .redaction import without_input
 
+#: Makes a named tuple of all its fields, in half the time that calling its class takes.
+_new = tuple.__new__
+
 logger = logging.getLogger(__name__)
 
 #: Frames that wait for a member until it has been told where it joined; beyond this it starts over.
@@ -127,7 +130,7 @@ class Fanning:
         self._single: Frame | None = None
         self._closing = (0, "")
         if packet.kind == "event":
-            self._event = Event(packet.name, packet.data, group, offset)
+            self._event = _new(Event, (packet.name, packet.data, group, offset))
         elif packet.kind == "notice":
             self._notice = _notice_of(packet)
         elif packet.kind == "close":
@@ -251,7 +254,7 @@ class Fanning:
         group, key = self._group, self._packet.key
         if framer is None or self._event is None:
             return None, Droppable(group, key)
-        droppable = Droppable(group, key)
+        droppable = _new(Droppable, (group, key, None))
         if self._offset is not None and group is not None:
             droppable = Droppable(group, key, lambda: gap_frame(framer, group))
         try:

@@ -7,7 +7,7 @@ outbox a frame that is made once per framer. Members of one topic get everything
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from itertools import count
 
 from .addressing import GROUP, PROCESS, for_channel
@@ -231,12 +231,16 @@ class Hub:
 
     async def publish(self, topic: str, packet: Packet) -> None:
         """Hand the packet to all processes. Raises ``BrokerUnavailable`` if that is not possible."""
+        rest = self.put(topic, packet)
+        if rest is not None:
+            await rest
+
+    def put(self, topic: str, packet: Packet) -> Awaitable[None] | None:
+        """The same as far as it goes at once; ``None`` if that was all, otherwise what is to be awaited."""
         if self.transport.is_direct:
             self._take(topic, packet, None)
-            if self.turn.is_full:
-                await self.turn.room()
-        else:
-            await self.transport.publish(topic, encode_packet(packet))
+            return self.turn.room() if self.turn.is_full else None
+        return self.transport.publish(topic, encode_packet(packet))
 
     async def publish_here(self, topic: str, packet: Packet) -> None:
         """Hand the packet to the members in this process alone."""

@@ -86,7 +86,7 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
 
     Asked once the handshake is done, since it has decided on compression.
     """
-    server_send = _unwrapped(send)
+    server_send = unwrapped(send)
     protocol = getattr(server_send, "__self__", None)
     function = getattr(server_send, "__func__", None)
     if not isinstance(function, FunctionType) or _origin(function) not in _KNOWN:
@@ -107,7 +107,7 @@ def stop_reading(send: Send) -> None:
     Uvicorn goes on reading until the peer has closed, for up to ten seconds, and one that floods does not. Nothing
     happens on other servers.
     """
-    server_send = _unwrapped(send)
+    server_send = unwrapped(send)
     function = getattr(server_send, "__func__", None)
     transport = getattr(getattr(server_send, "__self__", None), "transport", None)
     if not isinstance(function, FunctionType) or _origin(function) not in _KNOWN:
@@ -119,8 +119,11 @@ def stop_reading(send: Send) -> None:
         asyncio.get_running_loop().call_later(PARTING, abort)
 
 
-def _unwrapped(send: Any) -> Any:
-    """The ``send`` below Starlette's wrappers. Any other wrapper may mean something, and stays."""
+def unwrapped(send: Any) -> Any:
+    """The ``send`` below Starlette's wrappers, which do nothing for a WebSocket but to cost a coroutine for each message.
+
+    Any other wrapper may mean something, and stays.
+    """
     for _ in range(_MAX_WRAPPERS):
         if not isinstance(send, FunctionType) or send.__code__ is not _WRAPPER:
             break

@@ -114,8 +114,8 @@ def frame_head(first: int, size: int) -> bytes:
     return _HEAD_16.pack(first, 126, size) if size < 1 << 16 else _HEAD_64.pack(first, 127, size)
 
 
-def single_frame(payload: bytes) -> Frame:
-    """A text frame for one client, its bytes made at once: to be asked for them later costs more than making them."""
+def ready_frame(payload: bytes) -> Frame:
+    """A text frame whose bytes are made at once: to be asked for them later costs more than making them."""
     frame, size = Frame(payload, True), len(payload)
     frame.wire = _SHORT_HEADS[size] + payload if size < 126 else frame_head(0x81, size) + payload
     return frame

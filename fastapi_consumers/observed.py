@@ -4,6 +4,7 @@ They do what the plain ones do, and tell. Who observes nothing has the plain one
 """
 
 import asyncio
+from collections.abc import Awaitable
 from time import perf_counter
 from typing import Any
 
@@ -177,12 +178,14 @@ class ObservedHub(Hub):
         self._publishes = observing.wants("publishing", "published")
         self._delivers = observing.wants("delivered")
 
-    async def publish(self, topic: str, packet: Packet) -> None:
-        if not self._publishes:
-            await super().publish(topic, packet)
-            return
+    def put(self, topic: str, packet: Packet) -> Awaitable[None] | None:
+        return self._put_telling(topic, packet) if self._publishes else super().put(topic, packet)
+
+    async def _put_telling(self, topic: str, packet: Packet) -> None:
         with self.observing.publication(topic, packet) as publication:
-            await super().publish(topic, publication.packet)
+            rest = super().put(topic, publication.packet)
+            if rest is not None:
+                await rest
 
     async def append(
         self, group: str, packet: Packet, history: History, idempotency_key: str | None = None

@@ -254,10 +254,11 @@ class Outbox:
     # -- the server's send, and what waits for it ------------------------------------------------------------------
 
     def _push_now(self, frame: Frame) -> None:
-        self.release()
-        if self._dead:
-            self._lost_frames += 1
-            return
+        if self._aside is not None:
+            self.release()
+            if self._dead:
+                self._lost_frames += 1
+                return
         try:
             # A copy, since a middleware may change what it is given, and the frame is everybody's.
             coroutine: Any = self._send(frame.message.copy())

@@ -64,7 +64,10 @@ class Outreach(ABC):
         if history is None:
             if idempotency_key is not None:
                 raise ValueError(f"The group {group!r} has no history, which is where idempotency keys are kept.")
-            await self._publish(addressed)
+            hub = self.hub if self.is_open else await self._ready_hub()
+            rest = hub.put(*addressed)
+            if rest is not None:
+                await rest
             return None
         return await (await self._ready_hub()).append(group, addressed.packet, history, idempotency_key)
 

@@ -153,6 +153,13 @@ class Topic:
     def serve(self, count: int) -> int:
         """Serve so many members of the first batch. How many were."""
         batch = self.batches[0]
+        members = batch.members
+        if not batch.cursor and len(members) <= count and self._snapshot is members:
+            # All of them at once, and nobody has left.
+            batch.cursor = len(members)
+            self.batches.popleft()
+            batch.hand_over(members, self.filtering)
+            return batch.cursor
         chunk = batch.members[batch.cursor : batch.cursor + count]
         served = len(chunk)
         batch.cursor += served

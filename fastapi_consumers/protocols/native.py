@@ -24,7 +24,7 @@ from ..codecs import (
 )
 from ..dependencies import error_details
 from ..exceptions import ActionNotFound, ConsumerError, InternalError, InvalidData, InvalidFrame
-from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame, single_frame
+from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame, ready_frame
 from ..redaction import without_input
 from ..serializers import RequestSerializer, ResponseSerializer, data_of
 from ..texts import gettext_lazy as _
@@ -294,8 +294,8 @@ class JSONFramer(Framer):
             head = self._heads[action] = b'{"type":"reply","action":%b,"request_id":' % encode_json(action)
         encoded = returns.to_json(data) if data is not None else b"null"
         if type(request_id) is int:
-            return single_frame(b'%b%d,"status":"ok","data":%b}' % (head, request_id, encoded))
-        return single_frame(b'%b%b,"status":"ok","data":%b}' % (head, encode_json(request_id), encoded))
+            return ready_frame(b'%b%d,"status":"ok","data":%b}' % (head, request_id, encoded))
+        return ready_frame(b'%b%b,"status":"ok","data":%b}' % (head, encode_json(request_id), encoded))
 
     def reply(self, reply: Reply, returns: Returns = ANYTHING) -> Frame:
         if reply.error is not None:
@@ -312,7 +312,7 @@ class JSONFramer(Framer):
         name = _name(event.event)
         if not event.data.isascii():
             event.data.decode()  # What another program published may be anything; a text frame is UTF-8.
-        return Frame(b'{"type":"event","event":%b%b,"data":%b%b}' % (name, group, event.data, offset), True)
+        return ready_frame(b'{"type":"event","event":%b%b,"data":%b%b}' % (name, group, event.data, offset))
 
     def notice(self, notice: Notice) -> Frame:
         return Frame(encode_json({"type": notice.type, **notice.fields}), True)
