@@ -82,13 +82,12 @@ class Lane(NamedTuple):
 
 
 def find_lane(send: Send) -> tuple[Lane | None, str]:
-    """The lane behind an ASGI ``send``, and what it is called; or ``None`` and the reason why there is none.
+    """The lane behind an unwrapped ``send``, and what it is called; or ``None`` and the reason why there is none.
 
     Asked once the handshake is done, since it has decided on compression.
     """
-    server_send = unwrapped(send)
-    protocol = getattr(server_send, "__self__", None)
-    function = getattr(server_send, "__func__", None)
+    protocol = getattr(send, "__self__", None)
+    function = getattr(send, "__func__", None)
     if not isinstance(function, FunctionType) or _origin(function) not in _KNOWN:
         return None, "the server is none that is known, or a middleware stands before its send"
     if _compresses(protocol):
@@ -102,14 +101,13 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
 
 
 def stop_reading(send: Send) -> None:
-    """Read nothing more from a socket that was sent a close frame, and drop it a moment later.
+    """Read nothing more from the socket of this unwrapped ``send``, which was sent a close frame, and drop it soon.
 
     Uvicorn goes on reading until the peer has closed, for up to ten seconds, and one that floods does not. Nothing
     happens on other servers.
     """
-    server_send = unwrapped(send)
-    function = getattr(server_send, "__func__", None)
-    transport = getattr(getattr(server_send, "__self__", None), "transport", None)
+    function = getattr(send, "__func__", None)
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
     if not isinstance(function, FunctionType) or _origin(function) not in _KNOWN:
         return
     is_closing, pause_reading = getattr(transport, "is_closing", None), getattr(transport, "pause_reading", None)
@@ -120,7 +118,7 @@ def stop_reading(send: Send) -> None:
 
 
 def unwrapped(send: Any) -> Any:
-    """The ``send`` below Starlette's wrappers, which do nothing for a WebSocket but to cost a coroutine for each message.
+    """The ``send`` below Starlette's wrappers, which do nothing for a WebSocket, and cost a coroutine for each message.
 
     Any other wrapper may mean something, and stays.
     """
