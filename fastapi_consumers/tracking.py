@@ -136,10 +136,16 @@ class Tracker:
         self._plan_flush(group)
 
     async def flush(self, name: str) -> None:
-        """Tell the store what it does not know of the group. Raises ``BrokerUnavailable``."""
+        """Tell the store what it does not know of the group. Raises ``BrokerUnavailable``.
+
+        Others hear of it when its window ends: if each of many who come at once and ask had all told by itself, every
+        member would be sent a notice for each of them.
+        """
         group = self._groups.get(name)
         if group is not None and (group.has_changes or group.users):
-            await self._sync(group)
+            await self._sync(group, announces=False)
+            if group.has_news:
+                self._plan_flush(group)
 
     async def read(self, name: str, count_only: bool = False) -> dict[str, Any]:
         """Who is in a group: ``{"count": …, "members": {key: {"metas": […]}}}``, or the count alone.
@@ -264,7 +270,7 @@ class Tracker:
             if due < math.inf:
                 self._keeper.call_at(group, due)
 
-    async def _sync(self, group: _Group) -> None:
+    async def _sync(self, group: _Group, *, announces: bool = True) -> None:
         """Tell the store all changes of a group, and the group what came of them. Raises ``BrokerUnavailable``."""
         group.users += 1
         try:
@@ -273,7 +279,8 @@ class Tracker:
                     await self._tell_some(group)
                     if not group.has_changes:
                         break
-                await self._announce(group)
+                if announces:
+                    await self._announce(group)
                 group.failed = False
         finally:
             group.users -= 1

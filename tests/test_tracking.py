@@ -137,6 +137,18 @@ async def test_what_changes_within_a_moment_is_told_in_one_notice(world):
     assert world.news() == (["k5", "k6"], [])
 
 
+async def test_many_who_come_and_ask_see_each_other_and_are_told_of_in_one_notice(world):
+    one = world.process()
+    for number in range(20):
+        await one.enter(f"k{number:02}")
+        found = await one.tracker.read("g")
+        assert sorted(found["members"]) == [f"k{known:02}" for known in range(number + 1)]
+    assert world.announced == []
+    await world.pass_time(WINDOW)
+    assert len(world.announced) == 1
+    assert world.news() == ([f"k{number:02}" for number in range(20)], [])
+
+
 async def test_who_came_and_went_before_anybody_was_told_is_not_told_of(world):
     one = world.process()
     one.leave(await one.enter("ann", AT_ONCE))
@@ -387,11 +399,13 @@ async def test_notices_of_a_store_that_others_do_not_see_stay_in_the_process(wor
         published.append((topic, decode_packet(data).kind))
 
     hub._deliver = deliver
-    tracker = Tracker(hub, MemoryPresenceStore(world.clock), Keeper(world.clock), local=True)
+    keeper = Keeper(world.clock)
+    tracker = Tracker(hub, MemoryPresenceStore(world.clock), keeper, local=True)
     member = Member("c", *[lambda *_: None] * 3, max_topics=10)
     member.topics += (GROUP + "g",)
     await tracker.enter("g", member, PRESENCE, "ann")
-    await tracker.flush("g")
+    world.clock.now += WINDOW
+    await keeper.run_due()
     assert published == [("group:g", "notice")]
 
 
