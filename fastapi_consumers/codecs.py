@@ -104,14 +104,23 @@ def encode_msgpack(value: Any) -> bytes:
 def decode_msgpack(data: bytes) -> Any:
     """Raises ``InvalidFrame`` for what is not MessagePack, has keys that are not text, or what JSON may not hold."""
     value = unpack_msgpack(data)
+    level: list[Any] = [value]
+    for _level in range(MAX_DEPTH + 1):
+        below: list[Any] = []
+        for item in level:
+            # It was made by the decoder just now: nothing is of another class than these.
+            kind = type(item)
+            if kind is dict:
+                below += item.values()
+            elif kind is list:
+                below += item
+            elif kind is float and not math.isfinite(item):
+                raise InvalidFrame(_("The frame is not valid MessagePack: a number is not finite."))
+        if not below:
+            return value
+        level = below
     # What walks over values recurses: nothing deeper than JSON goes further than here.
-    if _is_deep(value):
-        raise InvalidFrame(
-            _("The frame is not valid MessagePack: it is nested over {maximum} levels.", maximum=MAX_DEPTH)
-        )
-    if find_not_finite(value) is not None:
-        raise InvalidFrame(_("The frame is not valid MessagePack: a number is not finite."))
-    return value
+    raise InvalidFrame(_("The frame is not valid MessagePack: it is nested over {maximum} levels.", maximum=MAX_DEPTH))
 
 
 def unpack_msgpack(data: bytes) -> Any:
@@ -123,24 +132,16 @@ def unpack_msgpack(data: bytes) -> Any:
         raise InvalidFrame(_("The frame is not valid MessagePack: {reason}", reason=reason)) from None
 
 
-def _is_deep(value: Any) -> bool:
-    level: list[Any] = [value]
-    for _level in range(MAX_DEPTH + 1):
-        level = [
-            inner
-            for item in level
-            if isinstance(item, list | dict)
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return False
-    return True
-
-
 def plain(value: Any) -> Any:
     """``value`` made of dict, list, str, int, finite float, bool, None and bytes only."""
-    if value is None or isinstance(value, str | bool | bytes):
-        return value if type(value) in (type(None), str, bool, bytes) else to_jsonable_python(value)
+    # What nearly all values are, first.
+    kind = type(value)
+    if kind is str or value is None or kind is bool or kind is bytes:
+        return value
+    if kind is dict:
+        return {key if type(key) is str else _plain_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, str | bytes):
+        return to_jsonable_python(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, int):
