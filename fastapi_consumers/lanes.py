@@ -29,13 +29,15 @@ def _inner(code: CodeType | None, *names: str) -> CodeType | None:
     return code
 
 
+#: Where our own class for uvicorn is. It puts an object before the transport, of which there is no need here.
+_OURS = "fastapi_consumers.contrib.uvicorn.protocol"
 #: The ``send`` of uvicorn's classes, and of ours: module and name. By name, since importing them would load what the
 #: server may not even use. A subclass that overrides ``send`` is another matter.
 _KNOWN = frozenset(
     {
         ("uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol.send"),
         ("uvicorn.protocols.websockets.wsproto_impl", "WSProtocol.send"),
-        ("fastapi_consumers.contrib.uvicorn.protocol", "WebSocketProtocol.send"),
+        (_OURS, "WebSocketProtocol.send"),
     }
 )
 #: The function in which Starlette wraps ``send`` for each of its layers that handles exceptions. It changes nothing.
@@ -94,6 +96,9 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
         return None, "the connection is compressed"
     transport: Any = getattr(protocol, "transport", None)
     writable = getattr(protocol, "writable", None)
+    through = getattr(transport, "through", None) if _origin(function)[0] == _OURS else None
+    if through is not None:
+        transport = through()
     write, is_closing = getattr(transport, "write", None), getattr(transport, "is_closing", None)
     if not isinstance(writable, asyncio.Event) or not callable(write) or not callable(is_closing):
         return None, f"{type(protocol).__name__} is not as it was in the versions that are known"

@@ -20,6 +20,8 @@ from .types import Send
 
 #: Writes that are put aside before they are done, and bytes of one that takes those before it along at once.
 MAX_ASIDE, LARGE = 16, 4096
+#: Bytes from which on no more of what was held back goes into a write: about what a server takes at once.
+TOGETHER = 32 * 1024
 
 
 class OutboxBounds(NamedTuple):
@@ -149,11 +151,33 @@ class Outbox:
             if self._backlog is not None and self._sealed:
                 self._lost_frames += self._backlog.clear()
             elif self._backlog is not None:
+                if lane is not None:
+                    self._write_held(self._backlog, *lane)
                 # Until the server waits too; then its task goes on.
                 while self._task is None and (frame := self._backlog.next()) is not None:
                     self._push_now(frame)
                 if self._task is None:
                     self._drained()
+
+    def _write_held(self, backlog: Backlog, writable: Writable, transport: Transport) -> None:
+        """Write what was held back, such as all that a client has missed, in as few writes as may be."""
+        while writable.is_set() and not transport.is_closing():
+            wires: list[bytes] = []
+            size = 0
+            while size < TOGETHER and (frame := backlog.next()) is not None:
+                wires.append(frame.wire)
+                size += len(frame.wire)
+                if self._is_counting:
+                    self._lane_bytes += len(frame.payload)
+            if not wires:
+                return
+            try:
+                transport.write(b"".join(wires))
+            except Exception as error:
+                self._lost_frames += len(wires)
+                self._lose(error)
+                return
+            self.sent += len(wires)
 
     def push(self, frame: Frame, droppable: Droppable | None = None) -> None:
         """Send ``frame``, after the events that go before it. Never waits, never raises.

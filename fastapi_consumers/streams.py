@@ -10,7 +10,7 @@ A join with recovery goes as in Centrifuge: hold what comes, register, read, mer
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from .backlog import UNCOUNTED
@@ -23,6 +23,7 @@ from .packets import BadPacket, decode_packet
 from .protocols import Framer
 from .redaction import without_input
 from .stream import Stream, continues
+from .topics import MAX_TOGETHER_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -175,8 +176,8 @@ class Streams:
         member.push(framer.notice(Notice("joined", fields)), None)
         end = after.offset
         # What was missed and what was held have bounds of their own, and come all at once.
-        for frame in frames:
-            member.push(frame, UNCOUNTED)
+        for some in _in_parts(frames):
+            member.push_all([(frame, UNCOUNTED) for frame in some], b"".join([frame.wire for frame in some]))
         if missed is not None:
             end = missed[1]
         for offset, held_frame in held.frames:
@@ -397,3 +398,17 @@ class Streams:
             stream = self._streams.get(group)
             if stream is not None:
                 self.heal(stream)
+
+
+def _in_parts(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """As many together as go to a member in one write."""
+    part: list[Frame] = []
+    size = 0
+    for frame in frames:
+        if part and size + frame.size > MAX_TOGETHER_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(frame)
+        size += frame.size
+    if part:
+        yield part

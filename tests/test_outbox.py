@@ -655,7 +655,52 @@ async def test_what_was_held_back_leaves_before_the_lane_is_used():
     push(outbox, 1, 2)
     outbox.open(wire.lane)
     push(outbox, 3)
-    assert (socket.texts, wire.direct) == (["1", "2", "3"], ["3"])
+    assert (socket.texts, wire.direct) == (["1", "2", "3"], [["1", "2"], "3"])
+    assert (outbox.sent, outbox.dropped) == (3, 0)
+
+
+async def test_what_was_held_back_goes_in_writes_that_a_server_takes_at_once(monkeypatch):
+    monkeypatch.setattr("fastapi_consumers.outbox.TOGETHER", 7)
+    socket = Socket()
+    wire = Wire(socket)
+    outbox, _ = make(socket, kind=CountingOutbox, opened=False, max_messages=9)
+    push(outbox, *range(7))
+    outbox.open(wire.lane)
+    # Each has a head of two bytes.
+    assert wire.direct == [["0", "1", "2"], ["3", "4", "5"], "6"]
+    assert (outbox.sent, outbox.sent_bytes, outbox.is_idle) == (7, 7, True)
+
+
+async def test_what_was_held_back_waits_once_the_server_is_full(monkeypatch):
+    monkeypatch.setattr("fastapi_consumers.outbox.TOGETHER", 7)
+    socket = Socket()
+    wire = Wire(socket)
+    write = wire.write
+
+    def fills(data):
+        write(data)
+        socket.writable = False
+
+    wire.write = fills
+    outbox, _ = make(socket, opened=False, max_messages=9)
+    push(outbox, *range(5))
+    outbox.open(wire.lane)
+    assert (socket.texts, outbox.waiting) == (["0", "1", "2"], 1)
+    push(outbox, 5)
+    socket.let_through()
+    await turns(10)
+    assert socket.texts == ["0", "1", "2", "3", "4", "5"]
+    assert (outbox.sent, outbox.dropped, outbox.is_idle) == (6, 0, True)
+
+
+async def test_what_was_held_back_for_a_transport_that_fails_is_lost_and_counted():
+    socket = Socket()
+    wire = Wire(socket)
+    wire.failure = OSError("gone")
+    outbox, told = make(socket, opened=False)
+    push(outbox, 1, 2)
+    outbox.open(wire.lane)
+    assert (told.lost, outbox.dropped, outbox.is_dead, outbox.waiting) == ([wire.failure], 2, True, 0)
 
 
 async def test_while_the_lane_is_not_writable_send_waits_and_nothing_overtakes_it():

@@ -21,6 +21,7 @@ from websockets.frames import Frame, Opcode
 import fastapi_consumers.contrib.uvicorn.base
 from fastapi_consumers.contrib.uvicorn import WebSocketProtocol
 from fastapi_consumers.contrib.uvicorn.base import check_base
+from fastapi_consumers.lanes import find_lane
 from tests.server.client import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, handshake
 
 DEFLATE = {"Sec-WebSocket-Extensions": "permessage-deflate"}
@@ -498,6 +499,24 @@ async def test_an_answer_waits_neither_long_nor_when_it_is_large(pair, why, monk
         assert pair.first.transport.written == frame(TEXT, content.encode(), masked=False)
 
     await pair.run(of_first, nothing)
+
+
+async def test_who_writes_past_it_writes_behind_what_waits(pair):
+    first = pair.first
+    one, two = (frame(TEXT, content, masked=False) for content in (b"1", b"2"))
+
+    async def of_first():
+        await first.protocol.send(sent("1"))
+        assert first.transport.written == b""
+        lane, _ = find_lane(first.protocol.send)
+        assert first.transport.written == one
+        lane.transport.write(two)
+        assert first.transport.written == one + two
+        await first.protocol.send({"type": "websocket.close", "code": 4000})
+
+    await pair.run(of_first, nothing)
+    await asyncio.sleep(0)
+    assert first.transport.written == one + two + frame(CLOSE, struct.pack("!H", 4000), masked=False)
 
 
 async def test_a_close_comes_after_what_waits(pair):

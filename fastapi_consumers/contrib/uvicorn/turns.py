@@ -83,6 +83,11 @@ class Writer:
         elif len(parts) == 1:
             turn.put(self)
 
+    def through(self) -> asyncio.Transport:
+        """The transport itself, for who puts writes together by itself. What waits is written first."""
+        self.flush()
+        return self._transport
+
     def flush(self) -> None:
         """Write what waits."""
         parts = self._parts
