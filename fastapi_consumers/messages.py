@@ -61,18 +61,23 @@ class Position(NamedTuple):
 class Frame:
     """One message to a client, encoded. It is shared by all that it is sent to, and never changes.
 
-    What a way to the client needs, it is asked for; each form is made once, at first use.
+    What a way to the client needs, it is asked for; each form is made once, at first use. Once there are the bytes on
+    the wire, the payload is cut out of them where somebody asks for it: many frames may wait for a slow client.
     """
 
-    __slots__ = ("is_text", "message", "payload", "wire")
+    __slots__ = ("is_text", "message", "payload", "size", "wire")
 
     #: The ASGI ``websocket.send`` message. Nobody may change it.
     message: dict[str, Any]
+    #: The content.
+    payload: bytes
     #: The bytes of the WebSocket frame: final, not masked, not compressed (RFC 6455, section 5.2).
     wire: bytes
 
     def __init__(self, payload: bytes, is_text: bool) -> None:
         self.payload = payload
+        #: Bytes of the payload.
+        self.size = len(payload)
         #: Whether the payload is text, in UTF-8.
         self.is_text = is_text
 
@@ -83,8 +88,11 @@ class Frame:
             self.message = {"type": "websocket.send", **content}
             return self.message
         if name == "wire":
-            self.wire = frame_head(0x81 if self.is_text else 0x82, len(self.payload)) + self.payload
+            self.wire = frame_head(0x81 if self.is_text else 0x82, self.size) + self.payload
+            del self.payload
             return self.wire
+        if name == "payload":
+            return self.wire[len(self.wire) - self.size :]
         raise AttributeError(f"a Frame has no {name!r}")
 
     def __repr__(self) -> str:
@@ -96,13 +104,9 @@ class Frame:
     def __hash__(self) -> int:
         return hash((self.payload, self.is_text))
 
-    @property
-    def size(self) -> int:
-        """Bytes of the payload."""
-        return len(self.payload)
-
 
 _HEAD_16, _HEAD_64 = Struct("!BBH"), Struct("!BBQ")
+_new_frame = Frame.__new__
 #: What stands before texts of up to 125 bytes.
 _SHORT_HEADS = tuple(bytes((0x81, size)) for size in range(126))
 
@@ -116,7 +120,9 @@ def frame_head(first: int, size: int) -> bytes:
 
 def ready_frame(payload: bytes) -> Frame:
     """A text frame whose bytes are made at once: to be asked for them later costs more than making them."""
-    frame, size = Frame(payload, True), len(payload)
+    frame = _new_frame(Frame)
+    frame.is_text = True
+    frame.size = size = len(payload)
     frame.wire = _SHORT_HEADS[size] + payload if size < 126 else frame_head(0x81, size) + payload
     return frame
 

@@ -168,7 +168,7 @@ class Outbox:
                 wires.append(frame.wire)
                 size += len(frame.wire)
                 if self._is_counting:
-                    self._lane_bytes += len(frame.payload)
+                    self._lane_bytes += frame.size
             if not wires:
                 return
             try:
@@ -192,8 +192,8 @@ class Outbox:
                 self._aside = [frame.wire]
                 self.sent += 1
                 if self._is_counting:
-                    self._lane_bytes += len(frame.payload)
-                if len(frame.payload) > LARGE:
+                    self._lane_bytes += frame.size
+                if frame.size > LARGE:
                     self.release()
                 return
             # Begun before the events, which then go along.
@@ -220,7 +220,7 @@ class Outbox:
             else:
                 self.sent += 1
                 if self._is_counting:
-                    self._lane_bytes += len(frame.payload)
+                    self._lane_bytes += frame.size
         else:
             self._enqueue(frame, droppable)
 
@@ -242,7 +242,7 @@ class Outbox:
         else:
             self.sent += len(entries)
             if self._is_counting:
-                self._lane_bytes += sum(len(frame.payload) for frame, _ in entries)
+                self._lane_bytes += sum(frame.size for frame, _ in entries)
 
     # -- what is put aside until the turn ends ---------------------------------------------------------------------
 

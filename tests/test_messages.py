@@ -7,7 +7,7 @@ from websockets.frames import Frame as Parsed
 from websockets.frames import Opcode
 from websockets.streams import StreamReader
 
-from fastapi_consumers.messages import Frame, bytes_frame, text_frame
+from fastapi_consumers.messages import Frame, bytes_frame, ready_frame, text_frame
 
 #: Around each border between two ways to write the length (RFC 6455, section 5.2).
 SIZES = [0, 1, 125, 126, 127, 65535, 65536, 65537, 200_000]
@@ -50,6 +50,18 @@ def test_bytes_come_back(data):
     assert bytes(parse(frame.wire).data) == data
     assert frame.message == {"type": "websocket.send", "bytes": data}
     assert frame.size == len(data)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("make", [text_frame, lambda text: ready_frame(text.encode())], ids=["asked for", "ready"])
+def test_no_payload_is_kept_beside_the_bytes_on_the_wire(make, size):
+    frame = make("x" * size)
+    assert bytes(parse(frame.wire).data) == b"x" * size
+    with pytest.raises(AttributeError):
+        object.__getattribute__(frame, "payload")
+    assert frame.payload == b"x" * size
+    assert frame.message == {"type": "websocket.send", "text": "x" * size}
+    assert (frame.size, frame) == (size, text_frame("x" * size))
 
 
 def test_each_form_is_made_once_and_only_if_it_is_asked_for():
