@@ -9,6 +9,7 @@ what it was, frames go through ``send`` as on any other server.
 """
 
 import asyncio
+from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple, Protocol
 
@@ -81,6 +82,8 @@ class Lane(NamedTuple):
 
     writable: Writable
     transport: Transport
+    #: ``Gathering.takes`` of a server that knows better when its turn ends.
+    gathers: Callable[[Any, bool], bool] | None = None
 
 
 def find_lane(send: Send) -> tuple[Lane | None, str]:
@@ -96,13 +99,13 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
         return None, "the connection is compressed"
     transport: Any = getattr(protocol, "transport", None)
     writable = getattr(protocol, "writable", None)
-    through = getattr(transport, "through", None) if _origin(function)[0] == _OURS else None
-    if through is not None:
-        transport = through()
+    gathers = None
+    if _origin(function)[0] == _OURS and hasattr(transport, "through"):
+        transport, gathers = transport.through()
     write, is_closing = getattr(transport, "write", None), getattr(transport, "is_closing", None)
     if not isinstance(writable, asyncio.Event) or not callable(write) or not callable(is_closing):
         return None, f"{type(protocol).__name__} is not as it was in the versions that are known"
-    return Lane(writable, transport), f"the transport of {type(protocol).__name__}"
+    return Lane(writable, transport, gathers), f"the transport of {type(protocol).__name__}"
 
 
 def stop_reading(send: Send) -> None:

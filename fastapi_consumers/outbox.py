@@ -73,6 +73,7 @@ class Outbox:
         "_backlog",
         "_bounds",
         "_dead",
+        "_gathers",
         "_held",
         "_lane_bytes",
         "_lost_frames",
@@ -100,6 +101,7 @@ class Outbox:
         self._owner: Owner | None = owner
         self._bounds = bounds
         self._turn = turn if turn is not None else NO_TURN
+        self._gathers = self._turn.gathers
         #: The lane's; ``None`` where there is none.
         self._transport: Transport | None = None
         self._writable: Writable = NEVER
@@ -146,13 +148,14 @@ class Outbox:
         if self._held and not self._dead:
             self._held = False
             if lane is not None:
-                self._writable, self._transport = lane
+                self._writable, self._transport, gathers = lane
+                self._gathers = gathers if gathers is not None else self._turn.gathers
             self.is_idle = not self._sealed
             if self._backlog is not None and self._sealed:
                 self._lost_frames += self._backlog.clear()
             elif self._backlog is not None:
                 if lane is not None:
-                    self._write_held(self._backlog, *lane)
+                    self._write_held(self._backlog, lane.writable, lane.transport)
                 # Until the server waits too; then its task goes on.
                 while self._task is None and (frame := self._backlog.next()) is not None:
                     self._push_now(frame)
@@ -180,13 +183,9 @@ class Outbox:
             self.sent += len(wires)
 
     def push(self, frame: Frame, droppable: Droppable | None = None) -> None:
-        """Send ``frame``, after the events that go before it. Never waits, never raises.
-
-        It may be put aside until the event loop's turn ends, to be written with what follows.
-        """
-        turn = self._turn
-        is_due = turn.is_due
-        if self._aside is None and self._transport is not None and self.is_idle and turn.gathers(self, is_due):
+        """Send ``frame`` after the events that go before it, now or when the turn ends. Never waits, never raises."""
+        is_due = self._turn.is_due
+        if self._aside is None and self._transport is not None and self.is_idle and self._gathers(self, is_due):
             self._sent_before = self.sent
             if not is_due:
                 self._aside = [frame.wire]
@@ -225,7 +224,7 @@ class Outbox:
             self._enqueue(frame, droppable)
 
     def deliver_all(self, entries: Entries, wire: bytes) -> None:
-        """Send several frames, whose bytes one after another are ``wire``, at once if the server takes them."""
+        """Send several frames, whose bytes together are ``wire``, at once if the server takes them."""
         transport = self._transport
         if not self.is_idle or transport is None or transport.is_closing() or not self._writable.is_set():
             for frame, droppable in entries:

@@ -21,6 +21,7 @@ from websockets.frames import Frame, Opcode
 import fastapi_consumers.contrib.uvicorn.base
 from fastapi_consumers.contrib.uvicorn import WebSocketProtocol
 from fastapi_consumers.contrib.uvicorn.base import check_base
+from fastapi_consumers.contrib.uvicorn.turns import Turn
 from fastapi_consumers.lanes import find_lane
 from tests.server.client import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, handshake
 
@@ -517,6 +518,47 @@ async def test_who_writes_past_it_writes_behind_what_waits(pair):
     await pair.run(of_first, nothing)
     await asyncio.sleep(0)
     assert first.transport.written == one + two + frame(CLOSE, struct.pack("!H", 4000), masked=False)
+
+
+class Aside:
+    """What an outbox is to the turn."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def release(self):
+        self.log.append(self)
+
+
+async def test_outboxes_are_written_when_the_last_one_of_the_turn_has_run():
+    log, turn = [], Turn(asyncio.get_running_loop())
+    first, second, third = Aside(log), Aside(log), Aside(log)
+    assert not turn.takes(first, False)
+    turn.woken = 2
+    assert turn.takes(first, False)
+    turn.woken = 1
+    assert turn.takes(second, False)
+    assert log == []
+    turn.woken = 0
+    assert not turn.takes(third, False)
+    assert log == [first, second]
+    # Whose events wait for the end of the turn anyway waits alone, too.
+    assert turn.takes(third, True)
+    await asyncio.sleep(0)
+    assert log == [first, second, third]
+
+
+async def test_an_outbox_that_comes_late_waits_for_nobody(monkeypatch):
+    times = iter([1.0])
+    monkeypatch.setattr("fastapi_consumers.contrib.uvicorn.turns.perf_counter", lambda: next(times, 1.002))
+    log, turn = [], Turn(asyncio.get_running_loop())
+    turn.woken = 3
+    first, second = Aside(log), Aside(log)
+    assert turn.takes(first, False)
+    assert not turn.takes(second, False)
+    assert log == [first, second]
+    await asyncio.sleep(0)
+    assert log == [first, second]
 
 
 async def test_a_close_comes_after_what_waits(pair):

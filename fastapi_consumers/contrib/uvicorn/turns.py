@@ -7,8 +7,11 @@ one write, too.
 """
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
+
+from ...gathering import Gathered
 
 #: Seconds that an answer may wait for the others of its turn.
 MAX_WAIT = 0.001
@@ -24,12 +27,27 @@ class Turn:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         #: Those that wait.
-        self.writers: list[Writer] = []
+        self.writers: list[Gathered] = []
         self._began = 0.0
         #: Applications that were woken by a message and have not run since. Only while there are some, writes wait.
         self.woken = 0
 
-    def put(self, writer: "Writer") -> None:
+    def takes(self, writer: Gathered, is_due: bool) -> bool:
+        """Whether what a connection is about to write is put aside, and then written with the others.
+
+        Args:
+            is_due: something else waits for the end of the turn, so that it comes at once.
+        """
+        if not self.woken and not is_due:
+            # The last one to run in this turn, or the only one.
+            if self.writers:
+                self.flush()
+            return False
+        self.put(writer)
+        # Unless they have waited too long, and were written just now.
+        return bool(self.writers)
+
+    def put(self, writer: Gathered) -> None:
         """Have a connection written with the others."""
         now = perf_counter()
         if not self.writers:
@@ -44,7 +62,7 @@ class Turn:
         writers, self.writers = self.writers, []
         for writer in writers:
             try:
-                writer.flush()
+                writer.release()
             except Exception as error:
                 self._loop.call_exception_handler({"message": "writing to a WebSocket failed", "exception": error})
 
@@ -79,16 +97,16 @@ class Writer:
         parts.append(data)
         self._size += len(data)
         if self._size > MAX_BYTES:
-            self.flush()
+            self.release()
         elif len(parts) == 1:
             turn.put(self)
 
-    def through(self) -> asyncio.Transport:
-        """The transport itself, for who puts writes together by itself. What waits is written first."""
-        self.flush()
-        return self._transport
+    def through(self) -> tuple[asyncio.Transport, Callable[[Gathered, bool], bool]]:
+        """The transport itself, and ``takes``, for who puts writes aside by itself. What waits is written first."""
+        self.release()
+        return self._transport, self._turn.takes
 
-    def flush(self) -> None:
+    def release(self) -> None:
         """Write what waits."""
         parts = self._parts
         if parts:
@@ -97,7 +115,7 @@ class Writer:
             self._write(data)
 
     def close(self) -> None:
-        self.flush()
+        self.release()
         self._transport.close()
 
     def abort(self) -> None:
