@@ -142,6 +142,7 @@ class Connection(InboxOwner, OutboxOwner):
     async def send_frame(self, frame: Frame) -> None:
         """Send, and wait while the client takes its time. Nothing is sent once the socket is closing."""
         self.outbox.push(frame)
+        self.outbox.release()
         if not self.outbox.is_idle and self.is_accepted:
             await self.outbox.flush()
 
@@ -283,15 +284,14 @@ class Connection(InboxOwner, OutboxOwner):
         """End everything of the connection. The consumer has been torn down."""
         if self.lifetime.expires_at is not None:
             self.consumers.expiries.discard(self)
+        self.outbox.end()
         past = self.consumers.past
         past["sent"] += self.outbox.sent
         past["dropped"] += self.outbox.dropped
         if self._idle is not None:
             self._idle.stop()
         try:
-            # What these refer to refers to them. Without that the connection, and the server's end of it, are freed as
-            # soon as nobody has them, and not when the garbage collector comes round.
-            self.outbox.end()
+            # What these refer to refers to them. Without that the connection is freed as soon as nobody has it.
             self.member.detach()
             await self.inbox.close()
             self._overflowing = self._websocket = self.dispatcher = self._idle = None

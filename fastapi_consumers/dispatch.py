@@ -255,6 +255,8 @@ class Dispatcher:
                 outbox.push(
                     self._framer.reply(Reply(request.action, request.request_id, "partial", value), action.returns)
                 )
+                # The next one may take long to compute.
+                outbox.release()
                 if not outbox.is_idle:
                     await outbox.flush()
 

@@ -28,7 +28,7 @@ class Gate:
         self._buckets = buckets
         self._refusals = Refusals(plan.limits.max_throttled_requests)
         #: By what throttles count it, as long as its user is this one.
-        self._keys: dict[BaseThrottle, Hashable] = {}
+        self._keys: dict[int, Hashable] = {}
         self._user: Any = None
 
     @property

@@ -85,6 +85,10 @@ class Gathering:
         if waiting:
             self._waiting = []
             for who in waiting:
-                who.release()
+                try:
+                    who.release()
+                except Exception as error:
+                    context = {"message": "writing what was put aside failed", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(context)
             # They were one turn, however long writing took.
             self._last, self._last_at = id(waiting[-1]), perf_counter()

@@ -69,26 +69,10 @@ class Outbox:
     """
 
     __slots__ = (
-        "_aside",
-        "_backlog",
-        "_bounds",
-        "_dead",
-        "_gathers",
-        "_held",
-        "_lane_bytes",
-        "_lost_frames",
-        "_owner",
-        "_sealed",
-        "_send",
-        "_sent_before",
-        "_task",
-        "_transport",
-        "_turn",
-        "_writable",
-        "is_idle",
-        "on_drained",
-        "sent",
-    )
+        "_aside", "_backlog", "_bounds", "_bytes_before", "_dead", "_gathers", "_held", "_lane_bytes",
+        "_lost_frames", "_owner", "_sealed", "_send", "_sent_before", "_task", "_transport", "_turn", "_writable",
+        "is_idle", "on_drained", "sent",
+    )  # fmt: skip
 
     #: Bytes of the messages that were handed to the server; ``None``: nobody counts.
     sent_bytes: int | None = None
@@ -107,7 +91,7 @@ class Outbox:
         self._writable: Writable = NEVER
         #: What was put aside until the turn ends, while it is gathered; and what had been sent before.
         self._aside: list[bytes] | None = None
-        self._sent_before = 0
+        self._sent_before = self._bytes_before = 0
         self._lane_bytes = 0
         #: Made when something has to wait for the first time.
         self._backlog: Backlog | None = None
@@ -166,12 +150,11 @@ class Outbox:
         """Write what was held back, such as all that a client has missed, in as few writes as may be."""
         while writable.is_set() and not transport.is_closing():
             wires: list[bytes] = []
-            size = 0
+            size = payload = 0
             while size < TOGETHER and (frame := backlog.next()) is not None:
                 wires.append(frame.wire)
                 size += len(frame.wire)
-                if self._is_counting:
-                    self._lane_bytes += frame.size
+                payload += frame.size
             if not wires:
                 return
             try:
@@ -181,12 +164,14 @@ class Outbox:
                 self._lose(error)
                 return
             self.sent += len(wires)
+            self._lane_bytes += payload
 
     def push(self, frame: Frame, droppable: Droppable | None = None) -> None:
         """Send ``frame`` after the events that go before it, now or when the turn ends. Never waits, never raises."""
         is_due = self._turn.is_due
-        if self._aside is None and self._transport is not None and self.is_idle and self._gathers(self, is_due):
-            self._sent_before = self.sent
+        # Only what the server would take now may be put aside.
+        if self._aside is None and self.is_idle and self._writable.is_set() and self._gathers(self, is_due):
+            self._sent_before, self._bytes_before = self.sent, self._lane_bytes
             if not is_due:
                 self._aside = [frame.wire]
                 self.sent += 1
@@ -270,9 +255,12 @@ class Outbox:
                     raise ConnectionResetError("the server is closing the socket")
                 transport.write(aside[0] if len(aside) == 1 else b"".join(aside))
             except Exception:
-                self._lost_frames += self.sent - self._sent_before
-                self.sent = self._sent_before
+                self._lose_aside()
                 raise
+
+    def _lose_aside(self) -> None:
+        self._lost_frames += self.sent - self._sent_before
+        self.sent, self._lane_bytes = self._sent_before, self._bytes_before
 
     # -- the server's send, and what waits for it ------------------------------------------------------------------
 
@@ -389,8 +377,7 @@ class Outbox:
         self.is_idle = False
         if self._aside is not None:
             self._aside = None
-            self._lost_frames += self.sent - self._sent_before
-            self.sent = self._sent_before
+            self._lose_aside()
         task, self._task = self._task, None
         if task is not None:
             self._lost_frames += 1

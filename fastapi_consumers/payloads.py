@@ -36,7 +36,8 @@ class Returns:
             return
         self._adapter = _adapter(annotation)
         schema: Any = self._adapter.core_schema
-        if schema["type"] == "model" and schema.get("config", {}).get("revalidate_instances", "never") == "never":
+        revalidates = {each.get("revalidate_instances", "never") for each in (schema, schema.get("config", {}))}
+        if schema["type"] == "model" and revalidates == {"never"}:
             self.exact = schema["cls"]
         # Objects of a database become models by their attributes, as in FastAPI.
         self.validate = functools.partial(self._adapter.validator.validate_python, from_attributes=True)

@@ -75,6 +75,20 @@ async def test_no_answer_waits_for_one_that_takes_long(clock, log):
     assert log == [two]
 
 
+async def test_one_who_fails_keeps_nobody_else_waiting(clock, log):
+    class Broken:
+        def release(self):
+            raise ValueError("broken")
+
+    told, loop = [], asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: told.append(str(context["exception"])))
+    broken, two, answers = Broken(), Who(log), Gathering()
+    assert answers.takes(broken, True)
+    assert answers.takes(two, False)
+    await asyncio.sleep(0)
+    assert (log, told) == ([two], ["broken"])
+
+
 async def test_only_so_many_wait(clock, log):
     first, answers = Who(log), Gathering()
     answers.takes(first, False)

@@ -1019,6 +1019,19 @@ async def test_only_so_much_is_put_aside():
     assert (len(wire.direct), outbox.sent) == (2, MAX_ASIDE + 3)
 
 
+async def test_nothing_is_put_aside_for_a_client_that_takes_nothing():
+    socket = Socket()
+    outbox, told, turn, wire = gathering(socket, max_messages=3, max_bytes=10_000)
+    socket.writable = False
+    push(outbox, *["x" * 100] * 5)
+    assert (wire.direct, turn.gathered, outbox.waiting, told.overflows) == ([], [], 0, 1)
+    outbox, told, turn, wire = gathering(socket, max_messages=3, max_bytes=10_000)
+    push(outbox, *["x" * 100] * 3)
+    assert (wire.direct, outbox.waiting, outbox.is_idle) == ([], 2, False)
+    await turns()
+    outbox.abort()
+
+
 async def test_what_was_put_aside_goes_before_the_end_and_before_what_the_server_has_to_send():
     socket = Socket()
     outbox, _, turn, wire = gathering(socket)
@@ -1058,3 +1071,6 @@ async def test_bytes_that_were_put_aside_are_counted():
     outbox.deliver_all(*several("d", "e"))
     turn.end()
     assert (outbox.sent, outbox.sent_bytes) == (4, 6)
+    push(outbox, "lost")
+    outbox.abort()
+    assert (outbox.sent, outbox.sent_bytes, outbox.dropped) == (4, 6, 1)

@@ -1,5 +1,6 @@
 """Rates, token buckets, who is counted together, and the check. Time is a clock that the tests turn."""
 
+import dataclasses
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_consumers.exceptions import Throttled
+from fastapi_consumers.gate import Gate
 from fastapi_consumers.identity import ANONYMOUS
 from fastapi_consumers.throttling import (
     AddressRateThrottle,
@@ -578,6 +580,34 @@ def test_an_async_cost_is_an_error() -> None:
 
     with pytest.raises(TypeError, match="get_cost"):
         throttle_of(Late("1/second"))
+
+
+#: What a gate reads of one.
+PLAN: Any = SimpleNamespace(limits=SimpleNamespace(max_throttled_requests=9))
+
+
+async def test_a_throttle_that_cannot_be_hashed_counts_as_well():
+    @dataclasses.dataclass
+    class Plain(UserRateThrottle):
+        rate: str = "2/minute"
+
+    gate = Gate(consumer(), PLAN, TokenBuckets())
+    throttles = compile_throttles([Plain, Plain], "Chat")
+    assert [gate.count(throttles, None) for _ in range(2)] == [None, None]
+    with pytest.raises(Throttled):
+        await gate.count(throttles, None)
+
+
+async def test_whoever_becomes_another_user_is_counted_as_that_one():
+    who, buckets = consumer(user="ann"), TokenBuckets()
+    gate = Gate(who, PLAN, buckets)
+    throttles = compile_throttles(["1/minute"], "Chat")
+    assert gate.count(throttles, None) is None
+    with pytest.raises(Throttled):
+        await gate.count(throttles, None)
+    who.user = "ben"
+    assert gate.count(throttles, None) is None
+    assert len(buckets) == 2
 
 
 async def test_a_key_function_says_who_is_counted_together(buckets: TokenBuckets) -> None:

@@ -92,7 +92,10 @@ class BaseThrottle(ABC):
 
 
 class UserRateThrottle(BaseThrottle):
-    """Counts all connections of a user together; an anonymous client, or one without any id, by its address."""
+    """Counts all connections of a user together; an anonymous client, or one without any id, by its address.
+
+    Of each object that is a connection's ``user`` it is asked once who that is.
+    """
 
     def get_ident(self, consumer: Any) -> Hashable | None:
         user = consumer.user
@@ -249,22 +252,22 @@ def ask_throttles(
     action: Any,
     buckets: Buckets,
     refusals: Refusals | None = None,
-    keys: dict[BaseThrottle, Hashable] | None = None,
+    keys: dict[int, Hashable] | None = None,
 ) -> Awaitable[None] | None:
     """The same as far as it goes at once: ``None`` if all let it pass, otherwise the rest, to be awaited.
 
     Args:
         refusals: told if one refuses, whatever its ``on_throttled`` makes of that.
-        keys: what this consumer is counted by, as far as it is known; to be emptied when its user changes.
+        keys: what this consumer is counted by, by ``id`` of the throttle; to be emptied when it has another user.
     """
     for index, throttle in enumerate(throttles, 1):
         try:
             if keys is None or not throttle._is_steady:
                 wait: Any = throttle.allow(consumer, action, buckets)
             else:
-                key = keys.get(throttle)
+                key = keys.get(id(throttle))
                 if key is None:
-                    key = keys[throttle] = (throttle.scope, throttle.get_ident(consumer))
+                    key = keys[id(throttle)] = (throttle.scope, throttle.get_ident(consumer))
                 wait = buckets.hit(key, throttle.rates)
         except Throttled:
             if refusals is not None:

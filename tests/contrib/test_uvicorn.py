@@ -512,12 +512,15 @@ async def test_who_writes_past_it_writes_behind_what_waits(pair):
         lane, _ = find_lane(first.protocol.send)
         assert first.transport.written == one
         lane.transport.write(two)
-        assert first.transport.written == one + two
+        # What the server sends now waits for nobody, or what is written past it would come first.
+        await first.protocol.send(sent("1"))
+        lane.transport.write(two)
+        assert first.transport.written == one + two + one + two
         await first.protocol.send({"type": "websocket.close", "code": 4000})
 
     await pair.run(of_first, nothing)
     await asyncio.sleep(0)
-    assert first.transport.written == one + two + frame(CLOSE, struct.pack("!H", 4000), masked=False)
+    assert first.transport.written == (one + two) * 2 + frame(CLOSE, struct.pack("!H", 4000), masked=False)
 
 
 class Aside:

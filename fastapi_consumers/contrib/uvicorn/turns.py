@@ -43,12 +43,10 @@ class Turn:
             if self.writers:
                 self.flush()
             return False
-        self.put(writer)
-        # Unless they have waited too long, and were written just now.
-        return bool(self.writers)
+        return self.put(writer)
 
-    def put(self, writer: Gathered) -> None:
-        """Have a connection written with the others."""
+    def put(self, writer: Gathered) -> bool:
+        """Have a connection written with the others. ``False`` if they have waited too long, and all were just now."""
         now = perf_counter()
         if not self.writers:
             self._began = now
@@ -57,6 +55,8 @@ class Turn:
         self.writers.append(writer)
         if now - self._began > MAX_WAIT:
             self.flush()
+            return False
+        return True
 
     def flush(self) -> None:
         writers, self.writers = self.writers, []
@@ -70,7 +70,9 @@ class Turn:
 class Writer:
     """A transport whose writes may wait until the end of the turn. In all else it is the one that it is given."""
 
-    __slots__ = ("_parts", "_size", "_transport", "_turn", "_write", "is_closing", "pause_reading", "resume_reading")
+    __slots__ = (
+        "_is_past", "_parts", "_size", "_transport", "_turn", "_write", "is_closing", "pause_reading", "resume_reading",
+    )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, turn: Turn) -> None:
         self._transport = transport
@@ -78,6 +80,8 @@ class Writer:
         self._write = transport.write
         self._parts: list[bytes] = []
         self._size = 0
+        #: Whether somebody writes to the transport itself.
+        self._is_past = False
         self.is_closing = transport.is_closing
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
@@ -87,6 +91,9 @@ class Writer:
 
     def write(self, data: bytes) -> None:
         turn = self._turn
+        if self._is_past:
+            self._write(data)
+            return
         if not turn.woken:
             # The last one to run in this turn, or the only one.
             if turn.writers:
@@ -102,8 +109,12 @@ class Writer:
             turn.put(self)
 
     def through(self) -> tuple[asyncio.Transport, Callable[[Gathered, bool], bool]]:
-        """The transport itself, and ``takes``, for who puts writes aside by itself. What waits is written first."""
+        """The transport itself, and ``takes``, for who puts writes aside by itself.
+
+        What waits is written first, and nothing waits here any more: it would be overtaken.
+        """
         self.release()
+        self._is_past = True
         return self._transport, self._turn.takes
 
     def release(self) -> None:
