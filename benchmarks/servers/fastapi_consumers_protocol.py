@@ -1,5 +1,6 @@
 """fastapi_consumers with our own WebSocket class for uvicorn.
 
+bench-title: fastapi_consumers, our class for uvicorn
 bench-venv: base
 bench-dialect: plain
 bench-uvicorn: --ws fastapi_consumers.contrib.uvicorn:WebSocketProtocol

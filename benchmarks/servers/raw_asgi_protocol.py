@@ -1,5 +1,6 @@
 """Lower-level limit with our own WebSocket class for uvicorn.
 
+bench-title: ASGI by hand, our class for uvicorn
 bench-venv: base
 bench-dialect: plain
 bench-redis: no
