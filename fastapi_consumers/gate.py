@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Hashable, Sequence
 from typing import Any
 
 from .actions import Action
-from .permissions import BasePermission, ask_permissions, check_permissions
+from .permissions import BasePermission, check_permissions
+from .permissions.checking import ask_permissions
 from .plan import ActionPlan, Plan
-from .throttling import BaseThrottle, Buckets, Refusals, ask_throttles
+from .throttling import BaseThrottle, Buckets, Refusals
+from .throttling.base import ask_throttles
 
 
 class Gate:

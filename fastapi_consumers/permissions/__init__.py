@@ -15,7 +15,6 @@ that was not called, an exception that was not raised) is a ``TypeError`` rather
 """
 
 from .checking import (
-    ask_permissions,
     asked_about,
     asked_at_all,
     check_about,
@@ -40,7 +39,6 @@ __all__ = [
     "Not",
     "Or",
     "PermissionMeta",
-    "ask_permissions",
     "asked_about",
     "asked_at_all",
     "check_about",
