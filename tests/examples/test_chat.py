@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from fastapi import FastAPI
 
 from examples.chat.app import STATIC, GroupRoom, RoomForTwo, make_app
-from fastapi_consumers.testing import WebsocketCommunicator, lifespan
+from fastapi_consumers.testing import Clock, WebsocketCommunicator, lifespan
 from fastapi_consumers.testing.errors import CallError
+
+StopTime = Callable[[FastAPI], Clock]
 
 _app: FastAPI
 
@@ -203,7 +206,8 @@ class TestTheRoomForTwo:
             assert failed.value.details[0]["message"]
             assert await ada.receive_nothing()
 
-    async def test_counting_too_fast_is_refused_with_the_time_to_wait(self) -> None:
+    async def test_counting_too_fast_is_refused_with_the_time_to_wait(self, stop_time: StopTime) -> None:
+        clock = stop_time(_app)
         async with enter("two", "Counting Ada") as ada, enter("two", "Counting Bob") as bob:
             await welcomed(ada)
             await welcomed(bob)
@@ -211,13 +215,14 @@ class TestTheRoomForTwo:
             assert [await ada.call("count") for _ in range(5)] == [1, 2, 3, 4, 5]
             with pytest.raises(CallError) as failed:
                 await ada.call("count")
-            assert failed.value.code == "throttled"
-            assert 0 < failed.value.retry_after <= 2
+            assert (failed.value.code, failed.value.retry_after) == ("throttled", 2)
             # Each has an allowance of their own, and the socket is as it was.
             assert await bob.call("count") == 6
             for counter in range(1, 7):
                 assert (await ada.assert_event("counted"))["data"]["counter"] == counter
             assert (await ada.call("who"))["you"]["name"] == "Counting Ada"
+            clock.advance(2)
+            assert await ada.call("count") == 7
 
     async def test_the_counter_is_of_those_who_are_there(self) -> None:
         async with enter("two", "Early Ada") as ada:
@@ -312,12 +317,14 @@ class TestTheGroup:
             await ada.assert_event("said")
             assert await past(bob) == ["written"]
 
-    async def test_too_many_hints_are_refused_and_messages_are_not(self) -> None:
+    async def test_too_many_hints_are_refused_and_messages_are_not(self, stop_time: StopTime) -> None:
+        stop_time(_app)
         async with enter("group", "Hinting") as ada:
+            for _ in range(10):
+                await ada.call("typing")
             with pytest.raises(CallError) as failed:
-                for _ in range(11):
-                    await ada.call("typing")
-            assert failed.value.code == "throttled"
+                await ada.call("typing")
+            assert (failed.value.code, failed.value.retry_after) == ("throttled", 1)
             await ada.call("message", {"text": "written"})
 
     async def test_a_private_message_goes_to_the_windows_of_both_and_is_not_kept(self) -> None:
@@ -369,13 +376,16 @@ class TestTheGroup:
             assert bob.close_reason == "shown_out"
             await hear_of(ada, "leaves", "Bob", timeout=20)
 
-    async def test_one_who_talks_too_much_must_wait(self) -> None:
+    async def test_one_who_talks_too_much_must_wait(self, stop_time: StopTime) -> None:
+        clock = stop_time(_app)
         async with enter("group", "Talker") as talker:
+            for _ in range(20):
+                await talker.call("message", {"text": "and"})
             with pytest.raises(CallError) as failed:
-                for _ in range(21):
-                    await talker.call("message", {"text": "and"})
-            assert failed.value.code == "throttled"
-            assert failed.value.retry_after > 0
+                await talker.call("message", {"text": "and"})
+            assert (failed.value.code, failed.value.retry_after) == ("throttled", 0.5)
+            clock.advance(0.5)
+            await talker.call("message", {"text": "on"})
 
 
 class TestTheHistoryOfTheGroup:

@@ -82,7 +82,9 @@ async def test_whoever_waits_as_long_as_told_passes_by_the_servers_own_clock(url
     async with Shared(url, 1) as (buckets,):
         rates = parse_rate("1/3 seconds")
         assert await buckets.hit("k", rates) == 0.0
-        wait = await buckets.hit("k", rates)
+        for _ in range(20):  # a machine that stops for three seconds between two questions gives the token back
+            if wait := await buckets.hit("k", rates):
+                break
         assert 0 < wait <= 3
         await asyncio.sleep(wait)
         assert await buckets.hit("k", rates) == 0.0
