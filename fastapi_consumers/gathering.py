@@ -24,7 +24,7 @@ class Gathered(Protocol):
         """Write what was put aside, if anything was. May not raise."""
 
 
-class Turn(Protocol):
+class LoopTurn(Protocol):
     """A turn of the event loop, as those see it who are written to in it."""
 
     @property
@@ -44,7 +44,7 @@ class _NoTurn:
         return False
 
 
-NO_TURN: Turn = _NoTurn()
+NO_TURN: LoopTurn = _NoTurn()
 
 
 class Gathering:
@@ -65,17 +65,26 @@ class Gathering:
         Args:
             is_due: something else waits for the end of the turn, so that it comes at once.
         """
+        if not (self._waiting or is_due):
+            now, last, at = perf_counter(), self._last, self._last_at
+            self._last, self._last_at = id(who), now
+            if last == id(who) or now - at > NEAR:
+                return False
+        return self.put(who)
+
+    def put(self, who: Gathered) -> bool:
+        """Have ``who`` write with the others.
+
+        Returns:
+            ``False`` if it is not to wait: the others were too many or have waited too long, and have just written.
+        """
         waiting, now = self._waiting, perf_counter()
-        if waiting:
-            if now - self._began > MAX_WAIT or len(waiting) == MAX_WAITING:
-                self.release()
-                return False
-        else:
-            last, at, self._last, self._last_at = self._last, self._last_at, id(who), now
-            if not is_due and (last == id(who) or now - at > NEAR):
-                return False
+        if not waiting:
             self._began = now
             asyncio.get_running_loop().call_soon(self.release)
+        elif now - self._began > MAX_WAIT or len(waiting) == MAX_WAITING:
+            self.release()
+            return False
         waiting.append(who)
         return True
 
@@ -88,7 +97,7 @@ class Gathering:
                 try:
                     who.release()
                 except Exception as error:
-                    context = {"message": "writing what was put aside failed", "exception": error}
+                    context = {"message": "writing to a WebSocket failed", "exception": error}
                     asyncio.get_running_loop().call_exception_handler(context)
             # They were one turn, however long writing took.
             self._last, self._last_at = id(waiting[-1]), perf_counter()

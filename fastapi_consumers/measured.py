@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable
 
-from .gathering import Turn
+from .gathering import LoopTurn
 from .inbox import Inbox, InboxBounds, Watch
 from .inbox import Owner as InboxOwner
 from .outbox import Outbox, OutboxBounds
@@ -49,7 +49,7 @@ class CountingOutbox(Outbox):
 
     _is_counting = True
 
-    def __init__(self, send: Send, owner: OutboxOwner, bounds: OutboxBounds, turn: Turn | None = None) -> None:
+    def __init__(self, send: Send, owner: OutboxOwner, bounds: OutboxBounds, turn: LoopTurn | None = None) -> None:
         # Not counted on itself: what it calls would refer to it, and it to that.
         total = self._bytes = [0]
 

@@ -12,7 +12,7 @@ from types import CoroutineType
 from typing import Any, NamedTuple, Protocol
 
 from .backlog import Backlog, Droppable, Entries, Full, Overflow
-from .gathering import NO_TURN, Turn
+from .gathering import NO_TURN, LoopTurn
 from .lanes import NEVER, Lane, Transport, Writable
 from .messages import Frame
 from .stepping import Resumed
@@ -79,7 +79,7 @@ class Outbox:
     #: Whether somebody does; then those that go by the lane are added up in ``_lane_bytes``.
     _is_counting = False
 
-    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds, turn: Turn | None = None) -> None:
+    def __init__(self, send: Send, owner: Owner, bounds: OutboxBounds, turn: LoopTurn | None = None) -> None:
         self._send = send
         #: ``None`` once nobody is to be told any more.
         self._owner: Owner | None = owner

@@ -490,7 +490,7 @@ async def test_an_answer_waits_neither_long_nor_when_it_is_large(pair, why, monk
     content = "x" * 70_000 if why == "much" else "x"
     if why == "late":
         times = iter([1.0])
-        monkeypatch.setattr("fastapi_consumers.contrib.uvicorn.turns.perf_counter", lambda: next(times, 1.002))
+        monkeypatch.setattr("fastapi_consumers.gathering.perf_counter", lambda: next(times, 1.002))
 
     async def of_first():
         await pair.first.protocol.send(sent(content))
@@ -534,7 +534,7 @@ class Aside:
 
 
 async def test_outboxes_are_written_when_the_last_one_of_the_turn_has_run():
-    log, turn = [], Turn(asyncio.get_running_loop())
+    log, turn = [], Turn()
     first, second, third = Aside(log), Aside(log), Aside(log)
     assert not turn.takes(first, False)
     turn.woken = 2
@@ -553,15 +553,29 @@ async def test_outboxes_are_written_when_the_last_one_of_the_turn_has_run():
 
 async def test_an_outbox_that_comes_late_waits_for_nobody(monkeypatch):
     times = iter([1.0])
-    monkeypatch.setattr("fastapi_consumers.contrib.uvicorn.turns.perf_counter", lambda: next(times, 1.002))
-    log, turn = [], Turn(asyncio.get_running_loop())
+    monkeypatch.setattr("fastapi_consumers.gathering.perf_counter", lambda: next(times, 1.002))
+    log, turn = [], Turn()
     turn.woken = 3
     first, second = Aside(log), Aside(log)
     assert turn.takes(first, False)
+    # The first was told to write, the second writes by itself.
     assert not turn.takes(second, False)
-    assert log == [first, second]
+    assert log == [first]
     await asyncio.sleep(0)
-    assert log == [first, second]
+    assert log == [first]
+
+
+async def test_the_last_one_of_a_turn_writes_at_once_although_it_has_waited(pair):
+    first = pair.first
+
+    async def of_first():
+        await first.protocol.send(sent("1"))
+        assert first.transport.written == b""
+        first.protocol._turn.woken = 0
+        await first.protocol.send(sent("2"))
+        assert first.transport.written == frame(TEXT, b"1", masked=False) + frame(TEXT, b"2", masked=False)
+
+    await pair.run(of_first, nothing)
 
 
 async def test_a_close_comes_after_what_waits(pair):

@@ -45,7 +45,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         #: Shared by all connections of a server.
-        self._turn = _turn_of(server_state, self.loop)
+        self._turn = _turn_of(server_state)
         self._writer: Writer | None = None
         #: Events that wait for the application, and their bytes since there were none.
         self._waiting = self.queue = cast("Any", _Waiting(self._turn))
@@ -328,11 +328,11 @@ class _Waiting:
                 self.wake()
 
 
-def _turn_of(server_state: "ServerState", loop: "asyncio.AbstractEventLoop") -> Turn:
+def _turn_of(server_state: "ServerState") -> Turn:
     """The turn that all connections of a server share. It is kept where uvicorn keeps what they share."""
     shared = vars(server_state)
     if "fastapi_consumers_turn" not in shared:
-        shared["fastapi_consumers_turn"] = Turn(loop)
+        shared["fastapi_consumers_turn"] = Turn()
     turn: Turn = shared["fastapi_consumers_turn"]
     return turn
 

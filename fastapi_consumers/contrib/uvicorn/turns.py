@@ -8,70 +8,42 @@ one write, too.
 
 import asyncio
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
-from ...gathering import Gathered
+from ...gathering import Gathered, Gathering
 
-#: Seconds that an answer may wait for the others of its turn.
-MAX_WAIT = 0.001
 #: Bytes of one connection that may wait.
 MAX_BYTES = 64 * 1024
 
 
-class Turn:
-    """What the connections of one server have to do in a turn of its event loop."""
+class Turn(Gathering):
+    """What the connections of one server have to write in a turn of its event loop.
 
-    __slots__ = ("_began", "_loop", "woken", "writers")
+    A server need not guess how many answer in a turn: it has woken them.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        #: Those that wait.
-        self.writers: list[Gathered] = []
-        self._began = 0.0
+    __slots__ = ("woken",)
+
+    def __init__(self) -> None:
+        super().__init__()
         #: Applications that were woken by a message and have not run since. Only while there are some, writes wait.
         self.woken = 0
 
-    def takes(self, writer: Gathered, is_due: bool) -> bool:
-        """Whether what a connection is about to write is put aside, and then written with the others.
-
-        Args:
-            is_due: something else waits for the end of the turn, so that it comes at once.
-        """
+    def takes(self, who: Gathered, is_due: bool) -> bool:
+        """As ``Gathering.takes``."""
         if not self.woken and not is_due:
             # The last one to run in this turn, or the only one.
-            if self.writers:
-                self.flush()
+            self.release()
             return False
-        return self.put(writer)
-
-    def put(self, writer: Gathered) -> bool:
-        """Have a connection written with the others. ``False`` if they have waited too long, and all were just now."""
-        now = perf_counter()
-        if not self.writers:
-            self._began = now
-            # If those who were woken have nothing to say.
-            self._loop.call_soon(self.flush)
-        self.writers.append(writer)
-        if now - self._began > MAX_WAIT:
-            self.flush()
-            return False
-        return True
-
-    def flush(self) -> None:
-        writers, self.writers = self.writers, []
-        for writer in writers:
-            try:
-                writer.release()
-            except Exception as error:
-                self._loop.call_exception_handler({"message": "writing to a WebSocket failed", "exception": error})
+        return self.put(who)
 
 
 class Writer:
     """A transport whose writes may wait until the end of the turn. In all else it is the one that it is given."""
 
     __slots__ = (
-        "_is_past", "_parts", "_size", "_transport", "_turn", "_write", "is_closing", "pause_reading", "resume_reading",
+        "_is_bypassed", "_parts", "_size", "_transport", "_turn", "_write", "is_closing", "pause_reading",
+        "resume_reading",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, turn: Turn) -> None:
@@ -81,7 +53,7 @@ class Writer:
         self._parts: list[bytes] = []
         self._size = 0
         #: Whether somebody writes to the transport itself.
-        self._is_past = False
+        self._is_bypassed = False
         self.is_closing = transport.is_closing
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
@@ -90,23 +62,16 @@ class Writer:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        turn = self._turn
-        if self._is_past:
-            self._write(data)
-            return
-        if not turn.woken:
-            # The last one to run in this turn, or the only one.
-            if turn.writers:
-                turn.flush()
+        if self._is_bypassed:
             self._write(data)
             return
         parts = self._parts
         parts.append(data)
         self._size += len(data)
-        if self._size > MAX_BYTES:
+        turn = self._turn
+        is_asked = len(parts) == 1 or not turn.woken
+        if self._size > MAX_BYTES or (is_asked and not turn.takes(self, False)):
             self.release()
-        elif len(parts) == 1:
-            turn.put(self)
 
     def through(self) -> tuple[asyncio.Transport, Callable[[Gathered, bool], bool]]:
         """The transport itself, and ``takes``, for who puts writes aside by itself.
@@ -114,7 +79,7 @@ class Writer:
         What waits is written first, and nothing waits here any more: it would be overtaken.
         """
         self.release()
-        self._is_past = True
+        self._is_bypassed = True
         return self._transport, self._turn.takes
 
     def release(self) -> None:
