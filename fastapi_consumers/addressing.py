@@ -12,7 +12,7 @@ from .codecs import EncodedJSON, encode_json
 from .groups import check_group
 from .identity import user_id
 from .packets import Packet
-from .types import CloseCode, check_close_code, close_reason
+from .types import CloseCode, check_close_code, close_reason, new_tuple
 
 #: Longest ``coalesce_key``, in characters.
 MAX_COALESCE_KEY = 255
@@ -22,10 +22,6 @@ GROUP, USER, TOKEN, PROCESS = "group:", "user:", "token:", "process:"
 CONTROL = "control:"
 #: What processes tell each other of their schedules; nobody else is subscribed to it.
 SCHEDULES = "schedules:"
-
-
-#: Makes a named tuple of all its fields, in half the time that calling its class takes.
-_new = tuple.__new__
 
 
 class Addressed(NamedTuple):
@@ -50,7 +46,7 @@ def event_for_group(
     Raises ``InvalidGroup``, ``TypeError`` for an event that is not text, and ``PydanticSerializationError``, which is a
     ``ValueError``, for data that has no JSON.
     """
-    return _new(Addressed, (GROUP + check_group(group), _event(event, data, exclude, coalesce_key)))
+    return new_tuple(Addressed, (GROUP + check_group(group), _event(event, data, exclude, coalesce_key)))
 
 
 def event_for(event: str, data: Any = None, *, user: Any = None, channel: str | None = None) -> Addressed | None:
@@ -117,7 +113,7 @@ def _event(event: str, data: Any, exclude: str | None = None, key: str | None = 
     if key is not None and not (isinstance(cast(object, key), str) and len(key) <= MAX_COALESCE_KEY):
         raise ValueError(f"coalesce_key is text of at most {MAX_COALESCE_KEY} characters; found {key!r:.80}")
     encoded = data if type(data) is EncodedJSON else encode_json(data)
-    return _new(Packet, ("event", encoded, event, exclude, None, key, None))
+    return new_tuple(Packet, ("event", encoded, event, exclude, None, key, None))
 
 
 def _addressed(packet: Packet, **receivers: Any) -> Addressed | None:

@@ -138,7 +138,7 @@ def plain(value: Any) -> Any:
     kind = type(value)
     if kind is str or value is None or kind is bool or kind is bytes:
         return value
-    if kind is dict:
+    if isinstance(value, dict):
         return {key if type(key) is str else _plain_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, str | bytes):
         return to_jsonable_python(value)
@@ -147,8 +147,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, int):
         # MessagePack has 64 bits; a larger number goes as the text that JSON would show.
         return int(value) if -(2**63) <= value < 2**64 else str(value)
-    if isinstance(value, dict):
-        return {_plain_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     return plain(to_jsonable_python(value, by_alias=True, inf_nan_mode="null"))
@@ -156,7 +154,8 @@ def plain(value: Any) -> Any:
 
 def _plain_key(key: Any) -> str:
     """A key as it would be in JSON."""
-    return key if type(key) is str else next(iter(to_jsonable_python({key: None}, inf_nan_mode="null")))
+    name: str = next(iter(to_jsonable_python({key: None}, inf_nan_mode="null")))
+    return name
 
 
 def has_bytes(value: Any) -> bool:

@@ -291,7 +291,7 @@ class Connection(InboxOwner, OutboxOwner):
         if self._idle is not None:
             self._idle.stop()
         try:
-            # What these refer to refers to them. Without that the connection is freed as soon as nobody has it.
+            # These and the connection refer to each other: cut, so that it is freed as soon as nobody has it.
             self.member.detach()
             await self.inbox.close()
             self._overflowing = self._websocket = self.dispatcher = self._idle = None

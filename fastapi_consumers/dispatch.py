@@ -134,7 +134,7 @@ class Dispatcher:
                 running.current = None
                 if result is not None or request.request_id is not None:
                     returns = action.returns
-                    if returns.validate is not None and result is not None and type(result) is not returns.exact:
+                    if returns.validate is not None and result is not None:
                         result = returns.validate(result)
                     outbox = self._outbox
                     outbox.push(self._framer.ok(action.name, request.request_id, result, returns))

@@ -10,18 +10,19 @@ from typing import Any, cast
 
 from pydantic_core import from_json
 
-from .backlog import Droppable, Entries
+from .backlog import UNCOUNTED, Droppable, Entries
 from .messages import Event, Frame, Notice
 from .packets import BadPacket, Packet
 from .permissions import Delivery
 from .protocols import Framer
 from .redaction import without_input
-
-#: Makes a named tuple of all its fields, in half the time that calling its class takes.
-_new = tuple.__new__
+from .types import new_tuple
 
 logger = logging.getLogger(__name__)
 
+#: Packets that go to a member together, and bytes of their data: no more than a server takes at once, with all that is
+#: around it, before it says that it has enough (64 KiB).
+MAX_TOGETHER, MAX_TOGETHER_BYTES = 16, 32 * 1024
 #: Frames that wait for a member until it has been told where it joined; beyond this it starts over.
 MAX_HELD = 4096
 
@@ -63,6 +64,14 @@ class Member:
         self.push_all = push_all if push_all is not None else self._push_each
         self.receive = receive
         self.close = close
+
+    def joined(self, topic: str) -> None:
+        """Remember that it is a member of this."""
+        self.topics += (topic,)
+
+    def left(self, topic: str) -> None:
+        """Forget that it was a member of this."""
+        self.topics = tuple([each for each in self.topics if each != topic])
 
     def detach(self) -> None:
         """Hold nothing of its connection any more, and take nothing. Called once it has left everything for good."""
@@ -130,7 +139,7 @@ class Fanning:
         self._single: Frame | None = None
         self._closing = (0, "")
         if packet.kind == "event":
-            self._event = _new(Event, (packet.name, packet.data, group, offset))
+            self._event = new_tuple(Event, (packet.name, packet.data, group, offset))
         elif packet.kind == "notice":
             self._notice = _notice_of(packet)
         elif packet.kind == "close":
@@ -254,7 +263,7 @@ class Fanning:
         group, key = self._group, self._packet.key
         if framer is None or self._event is None:
             return None, Droppable(group, key)
-        droppable = _new(Droppable, (group, key, None))
+        droppable = new_tuple(Droppable, (group, key, None))
         if self._offset is not None and group is not None:
             droppable = Droppable(group, key, lambda: gap_frame(framer, group))
         try:
@@ -281,6 +290,20 @@ def hand_over_together(fannings: Sequence[Fanning], members: Iterable[Member]) -
             found = made[framer] = kept, b"".join([frame.wire for frame, _ in kept])
         if found[0]:
             member.push_all(*found)
+
+
+def push_together(member: Member, frames: Iterable[Frame]) -> None:
+    """Give one member frames that are not counted against its queue, ``MAX_TOGETHER_BYTES`` at once."""
+    entries: Entries = []
+    size = 0
+    for frame in frames:
+        if entries and size + frame.size > MAX_TOGETHER_BYTES:
+            member.push_all(entries, b"".join([each.wire for each, _ in entries]))
+            entries, size = [], 0
+        entries.append((frame, UNCOUNTED))
+        size += frame.size
+    if entries:
+        member.push_all(entries, b"".join([each.wire for each, _ in entries]))
 
 
 def delivery_of(packet: Packet, group: str, offset: int | None) -> Delivery:

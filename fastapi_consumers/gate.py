@@ -44,13 +44,15 @@ class Gate:
         ``None``: it may. Otherwise it is for what is to be awaited to say, which raises the refusal; a permission that
         refuses at once raises at once.
         """
-        asked: ActionPlan | Plan = plan if plan is not None else self._plan
+        policies: ActionPlan | Plan = plan if plan is not None else self._plan
         action = plan.action if plan is not None else None
-        if asked.counted:
-            waiting = self.count(asked.counted, action)
+        if policies.counted:
+            waiting = self.count(policies.counted, action)
             if waiting is not None:
-                return self._ask_later(waiting, asked.permissions, action)
-        return ask_permissions(asked.permissions, self._consumer, action) if asked.permissions else None
+                return self._ask_later(waiting, policies.permissions, action)
+        if not policies.permissions:
+            return None
+        return ask_permissions(policies.permissions, self._consumer, action)
 
     async def _ask_later(
         self, waiting: Awaitable[None], permissions: Sequence[BasePermission], action: Action | None

@@ -135,7 +135,7 @@ class Hub:
                 found.stream = self.streams.stream(group, history, had_others=others, last=found.last)
             held = found.stream.late[member.channel] = Held()
         found.add(member)
-        member.topics += (found.name,)
+        member.joined(found.name)
         if not found.subscribed:
             try:
                 async with found.lock:
@@ -147,7 +147,7 @@ class Hub:
                         found.subscribed = True
             except BaseException:
                 found.remove(member)
-                member.topics = tuple(each for each in member.topics if each != topic)
+                member.left(topic)
                 self._forget(topic, found)
                 raise
             if member.channel not in found.members:
@@ -200,7 +200,7 @@ class Hub:
         found = self._topics.get(topic)
         if found is not None and found.batches:
             self.catch_up(member)
-        member.topics = tuple(each for each in member.topics if each != topic)
+        member.left(topic)
         return found if found is not None and found.remove(member) else None
 
     async def _unsubscribe(self, topic: str, found: Topic) -> None:
@@ -340,12 +340,8 @@ class Hub:
 
     def catch_up(self, member: Member) -> None:
         """Give a member all that is on its way to it, before something else is sent to it alone."""
-        waiting = None
-        for topic in member.topics:
-            found = self._topics.get(topic)
-            if found is not None and found.batches:
-                waiting = [found] if waiting is None else [*waiting, found]
-        if waiting is not None:
+        topics = [self._topics.get(topic) for topic in member.topics]
+        if waiting := [topic for topic in topics if topic is not None and topic.batches]:
             catch_up(member, waiting)
 
     # -- what may have been missed ---------------------------------------------------------------------------------

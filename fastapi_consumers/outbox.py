@@ -133,7 +133,8 @@ class Outbox:
             self._held = False
             if lane is not None:
                 self._writable, self._transport, gathers = lane
-                self._gathers = gathers if gathers is not None else self._turn.gathers
+                if gathers is not None:
+                    self._gathers = gathers
             self.is_idle = not self._sealed
             if self._backlog is not None and self._sealed:
                 self._lost_frames += self._backlog.clear()

@@ -23,24 +23,17 @@ MISSING: Any = PydanticUndefined
 class Returns:
     """What an action returns: validated, and serialised for a codec."""
 
-    __slots__ = ("_adapter", "exact", "to_json", "validate")
+    __slots__ = ("_adapter", "to_json", "validate")
 
     def __init__(self, annotation: Any) -> None:
         self._adapter: TypeAdapter[Any] | None = None
         #: ``None`` where anything may be returned. Raises pydantic's ``ValidationError``.
         self.validate: Callable[[Any], Any] | None = None
-        #: A model whose own objects ``validate`` gives back as they are, so that it need not be asked.
-        self.exact: type[BaseModel] | None = None
         self.to_json: Callable[[Any], bytes] = functools.partial(to_json, inf_nan_mode="null", by_alias=True)
         if annotation in (inspect.Parameter.empty, Any, None, type(None), object):
             return
         self._adapter = _adapter(annotation)
-        schema: Any = self._adapter.core_schema
-        revalidates = {each.get("revalidate_instances", "never") for each in (schema, schema.get("config", {}))}
-        if schema["type"] == "model" and revalidates == {"never"}:
-            self.exact = schema["cls"]
-        # Objects of a database become models by their attributes, as in FastAPI.
-        self.validate = functools.partial(self._adapter.validator.validate_python, from_attributes=True)
+        self.validate = _validate_of(self._adapter)
         self.to_json = functools.partial(self._adapter.serializer.to_json, by_alias=True)
 
     @property
@@ -53,6 +46,18 @@ class Returns:
         if self._adapter is None:
             return value.model_dump(by_alias=True) if isinstance(value, BaseModel) else value
         return self._adapter.dump_python(value, by_alias=True)
+
+
+def _validate_of(adapter: TypeAdapter[Any]) -> Callable[[Any], Any]:
+    # Objects of a database become models by their attributes, as in FastAPI.
+    validate = functools.partial(adapter.validator.validate_python, from_attributes=True)
+    schema: Any = adapter.core_schema
+    revalidates = {each.get("revalidate_instances", "never") for each in (schema, schema.get("config", {}))}
+    if schema["type"] != "model" or revalidates != {"never"}:
+        return validate
+    model = schema["cls"]
+    # A model's own objects come back as they are, and most actions return one: pydantic need not be asked.
+    return lambda value: value if type(value) is model else validate(value)
 
 
 #: For answers that no action gave: errors, and the results of built-in actions.

@@ -10,12 +10,12 @@ A join with recovery goes as in Centrifuge: hold what comes, register, read, mer
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from .backlog import UNCOUNTED
 from .exceptions import ConsumerError
-from .fanning import Fanning, Held, Member, delivery_of, gap_frame
+from .fanning import Fanning, Held, Member, delivery_of, gap_frame, push_together
 from .history import History, HistoryStore, Stored
 from .messages import Event, Frame, Notice, Position
 from .observing import Observing
@@ -23,7 +23,6 @@ from .packets import BadPacket, decode_packet
 from .protocols import Framer
 from .redaction import without_input
 from .stream import Stream, continues
-from .topics import MAX_TOGETHER_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -176,8 +175,7 @@ class Streams:
         member.push(framer.notice(Notice("joined", fields)), None)
         end = after.offset
         # What was missed and what was held have bounds of their own, and come all at once.
-        for some in _in_parts(frames):
-            member.push_all([(frame, UNCOUNTED) for frame in some], b"".join([frame.wire for frame in some]))
+        push_together(member, frames)
         if missed is not None:
             end = missed[1]
         for offset, held_frame in held.frames:
@@ -398,17 +396,3 @@ class Streams:
             stream = self._streams.get(group)
             if stream is not None:
                 self.heal(stream)
-
-
-def _in_parts(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """As many together as go to a member in one write."""
-    part: list[Frame] = []
-    size = 0
-    for frame in frames:
-        if part and size + frame.size > MAX_TOGETHER_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(frame)
-        size += frame.size
-    if part:
-        yield part

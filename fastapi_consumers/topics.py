@@ -3,13 +3,9 @@
 import asyncio
 from collections import deque
 
-from .fanning import Fanning, Member, hand_over_together
+from .fanning import MAX_TOGETHER, MAX_TOGETHER_BYTES, Fanning, Member, hand_over_together
 from .messages import Position
 from .stream import Stream
-
-#: Packets that go to a member together, and bytes of their data: no more than a server takes at once, with all that is
-#: around it, before it says that it has enough (64 KiB).
-MAX_TOGETHER, MAX_TOGETHER_BYTES = 16, 32 * 1024
 
 
 class Batch:

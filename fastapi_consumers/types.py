@@ -13,6 +13,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: Makes a named tuple of all its fields, in half the time that calling its class takes.
+new_tuple = tuple.__new__
+
 JSON = dict[str, Any] | list[Any] | str | int | float | bool | None
 RequestId = int | str
 

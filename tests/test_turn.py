@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_consumers.backlog import Droppable
-from fastapi_consumers.fanning import Fanning, Member
+from fastapi_consumers.fanning import MAX_TOGETHER, MAX_TOGETHER_BYTES, Fanning, Member
 from fastapi_consumers.packets import Packet
 from fastapi_consumers.protocols import JSON_FRAMER, MSGPACK_FRAMER
-from fastapi_consumers.topics import MAX_TOGETHER, MAX_TOGETHER_BYTES, Topic
+from fastapi_consumers.topics import Topic
 from fastapi_consumers.turn import CHUNK, Turn, catch_up
 
 

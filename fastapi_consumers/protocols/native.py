@@ -28,7 +28,7 @@ from ..messages import Event, Frame, Notice, Reply, Request, bytes_frame, ready_
 from ..redaction import without_input
 from ..serializers import RequestSerializer, ResponseSerializer, data_of
 from ..texts import gettext_lazy as _
-from ..types import RequestId
+from ..types import RequestId, new_tuple
 from .base import Framer, Reader
 from .wording import MISSING_ACTION, bad_request_id, kind_of, no_object, no_text, unknown_action
 
@@ -44,7 +44,6 @@ MAX_COMPARED, MAX_CANDIDATES = 32, 32
 #: Errors of one payload beyond which they are not told one by one.
 MAX_ERRORS = 200
 
-_new = tuple.__new__
 _RequestId = (
     Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
     | Annotated[str, StringConstraints(strict=True, max_length=MAX_REQUEST_ID)]
@@ -112,7 +111,7 @@ class NativeReader(Reader):
         if self._may_be_infinite and find_not_finite(envelope) is not None:
             return None
         # As Request(…), in half the time.
-        return _new(Request, (envelope["action"], envelope.get("request_id"), envelope.get("data", MISSING), None))
+        return new_tuple(Request, (envelope["action"], envelope.get("request_id"), envelope.get("data", MISSING), None))
 
     def read_content(self, content: Any) -> Request:
         if self._serializer is not None:
