@@ -298,12 +298,12 @@ class Streams:
         try:
             # What was let through before.
             self._settle(stream.group)
-            while stream.again:
+            while stream.again and _is_healed_here(stream):
                 stream.again = False
                 try:
                     if stream.epoch is None:
                         await self._start(stream)
-                    while await self._heal_some(stream):
+                    while _is_healed_here(stream) and await self._heal_some(stream):
                         pass
                 except ConsumerError as error:
                     logger.warning(
@@ -319,16 +319,20 @@ class Streams:
             # The next event of the group tries again.
             logger.exception("what is missing of %r could not be read", stream.group, extra={"group": stream.group})
         finally:
-            if stream.healing is asyncio.current_task():
+            if _is_healed_here(stream):
                 stream.healing = None
 
     async def _heal_some(self, stream: Stream) -> bool:
         """Read once, and deliver. Whether there is more to read."""
         found = await self.store.read(stream.group, after=stream.offset, limit=HEAL_BATCH)
+        if not _is_healed_here(stream):
+            return False
         if found.epoch != stream.epoch or found.top < stream.offset:
             # The stream began anew, or its store lost the newest events: nobody can say what was lost of the old one.
             offset = found.top if found.epoch == stream.epoch else 0
             epoch = found.epoch or (await self.store.position(stream.group, stream.history)).epoch
+            if not _is_healed_here(stream):
+                return False
             stream.begin(epoch, offset)
             self._gap(stream)
             self._tell(stream.group, Notice("joined", {"group": stream.group, "epoch": epoch, "offset": offset}))
@@ -353,6 +357,8 @@ class Streams:
                 continue
             self.healed += 1
             await self._hand_on(stream.group, fanning)
+            if not _is_healed_here(stream):
+                return False
         if not found.entries and found.top > stream.offset:
             # All of it has been trimmed.
             stream.offset = found.top
@@ -396,3 +402,12 @@ class Streams:
             stream = self._streams.get(group)
             if stream is not None:
                 self.heal(stream)
+
+
+def _is_healed_here(stream: Stream) -> bool:
+    """Whether this task is still the one that heals the stream.
+
+    It is cancelled when it is not, but a store may not hear it: up to Python 3.11 ``asyncio.wait_for``, through which
+    redis-py sends, gives back what was just done in place of the cancellation.
+    """
+    return stream.healing is asyncio.current_task()

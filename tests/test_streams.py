@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -920,3 +921,72 @@ async def test_nothing_grows_with_the_number_of_events(world):
     await world.streams.check()
     stream = world.stream()
     assert (len(stream.frames), len(stream.late), world.streams._tasks) == (0, 0, set())
+
+
+# --- a store that does not hear that nobody waits any more ---
+
+
+async def healing(world, count=3):
+    """Somebody whose stream reads what is missing, and waits for the store."""
+    world.store.is_deaf = True
+    recorder = await joined(world)
+    await world.say(count)
+    await world.keep()
+    world.store.is_slow = True
+    await world.say()
+    assert world.store.waiting
+    return recorder
+
+
+async def test_a_stream_that_was_given_up_says_nothing_to_those_of_the_next(world):
+    await (await healing(world)).leave()
+    assert not world.streams._streams
+    recorder = Recorder(world.hub)
+    joining = asyncio.create_task(recorder.join())
+    await world.store.let_all_through()
+    await joining
+    world.store.is_slow = False
+    await world.say()
+    assert recorder.take() == ["joined 5", 6]
+
+
+async def test_a_stream_that_starts_anew_is_not_moved_by_who_read_for_it_before(world):
+    first = await healing(world)
+    stream = world.stream()
+    world.streams.restart(stream)
+    await world.store.let_all_through()
+    assert (stream.epoch, stream.offset) == (None, 0)
+    assert first.take() == ["joined 0", 1, 2, 3]
+
+
+async def test_what_a_stream_was_in_the_middle_of_is_not_said_once_it_starts_anew(world, monkeypatch):
+    first = await healing(world, count=0)
+    stream, hand_on = world.stream(), world.streams._hand_on
+
+    async def hand_on_once(group, fanning):
+        await hand_on(group, fanning)
+        world.streams.restart(stream)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(world.streams, "_hand_on", hand_on_once)
+    await world.store.let_all_through()
+    assert first.take() == ["joined 0", 1]
+    assert (stream.epoch, stream.offset) == (None, 0)
+
+
+async def test_who_reads_for_a_stream_that_began_elsewhere_meanwhile_does_not_begin_it_again(world):
+    world.store.is_deaf = True
+    await joined(world)
+    await world.say()
+    await world.purge()
+    world.store.is_slow = True
+    stream = world.stream()
+    world.streams.heal(stream)
+    # It finds nothing, and asks for the epoch that begins now.
+    assert await world.store.let_through()
+    assert world.store.waiting
+    world.streams.restart(stream)
+    stream.begin("elsewhere", 7)
+    await world.store.let_all_through()
+    assert (stream.epoch, stream.offset) == ("elsewhere", 7)

@@ -190,11 +190,19 @@ class RedisClient:
     async def _run(self, key: str | bytes, call: Callable[[Any, bool], Awaitable[Any]]) -> Any:
         if self._users == 0:
             raise BrokerUnavailable
+        # Python 3.11's wait_for, which redis-py sends with, may swallow a cancellation.
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelling = task.cancelling()
         try:
             async with asyncio.timeout(self.timeout):
-                return await self._run_where_it_is(key.encode() if isinstance(key, str) else key, call)
+                found = await self._run_where_it_is(key.encode() if isinstance(key, str) else key, call)
         except FAILURES as error:
+            if task.cancelling() > cancelling:
+                raise asyncio.CancelledError from error
             raise BrokerUnavailable from error
+        if task.cancelling() > cancelling:
+            raise asyncio.CancelledError
+        return found
 
     async def _run_where_it_is(self, key: bytes, call: Callable[[Any, bool], Awaitable[Any]]) -> Any:
         node, asking = await self._find(key), False

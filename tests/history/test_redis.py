@@ -1,6 +1,7 @@
 """What only the store in Redis or Valkey does, on a real Valkey that is frozen, flushed and killed."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -180,6 +181,34 @@ async def test_a_client_is_shared(backend):
     await one.close()
     assert (await other.position("chat", HISTORY)).offset == 1
     await other.close()
+
+
+@pytest.mark.parametrize("outcome", ["answer", "failure"])
+async def test_a_cancellation_that_is_swallowed_below_is_one_all_the_same(backend, outcome):
+    client = RedisClient(backend.url)
+    await client.open()
+    begun = asyncio.Event()
+
+    async def swallow(redis, asking):
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+        if outcome == "failure":
+            raise ConnectionError("closed while it was cancelled")
+
+    try:
+        task = asyncio.create_task(client._run("k", swallow))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # Time that is up is no cancellation.
+        client.timeout = 0.01
+        if outcome == "failure":
+            with pytest.raises(BrokerUnavailable):
+                await client._run("k", swallow)
+    finally:
+        await client.close()
 
 
 async def test_settings_that_cannot_be_read_are_skipped(store, redis, backend, caplog):
