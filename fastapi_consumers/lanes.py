@@ -45,6 +45,8 @@ _KNOWN = frozenset(
 _WRAPPER = _inner(getattr(wrap_app_handling_exceptions, "__code__", None), "wrapped_app", "sender")
 #: Where it has what it wraps.
 _CELL = _WRAPPER.co_freevars.index("send") if _WRAPPER is not None and "send" in _WRAPPER.co_freevars else None
+#: What a protocol has that does not look whether its transport's buffer is full.
+_UNHEARD = asyncio.BaseProtocol.pause_writing
 #: Seconds that a client which is cut off has to see why.
 PARTING = 1.0
 #: How many of them may lie over each other: one for each mounted application, and a few.
@@ -103,6 +105,9 @@ def find_lane(send: Send) -> tuple[Lane | None, str]:
     if _origin(function)[0] == _OURS and hasattr(transport, "through"):
         transport, gathers = transport.through()
     write, is_closing = getattr(transport, "write", None), getattr(transport, "is_closing", None)
+    if getattr(type(protocol), "pause_writing", _UNHEARD) is _UNHEARD:
+        # As before uvicorn 0.52.4: nothing would ever clear `writable`.
+        return None, f"{type(protocol).__name__} does not hear when its socket takes no more"
     if not isinstance(writable, asyncio.Event) or not callable(write) or not callable(is_closing):
         return None, f"{type(protocol).__name__} is not as it was in the versions that are known"
     return Lane(writable, transport, gathers), f"the transport of {type(protocol).__name__}"

@@ -92,6 +92,7 @@ _LOWEST = (
     "tests/admin/test_api.py",
     "tests/history/test_redis.py",
     "tests/history/test_sql.py",
+    "tests/server/test_lanes.py",
     "tests/test_pagination_sql.py",
     "tests/transports/test_redis.py",
 )

@@ -155,6 +155,15 @@ async def test_none_to_a_protocol_that_has_changed(protocol_class, change):
     assert find_lane(protocol.send)[0] is None
 
 
+async def test_none_to_a_protocol_that_does_not_hear_when_its_socket_takes_no_more(protocol_class, monkeypatch):
+    # As in uvicorn 0.50 to 0.52: frames would be written without end to a client that takes none.
+    for cls in protocol_class.__mro__[:-1]:
+        if "pause_writing" in vars(cls) and cls is not asyncio.BaseProtocol:
+            monkeypatch.delattr(cls, "pause_writing")
+    lane, why = find_lane(protocol_of(protocol_class).send)
+    assert (lane, "does not hear when its socket takes no more" in why) == (None, True)
+
+
 async def test_none_where_it_cannot_be_known_whether_frames_are_compressed(protocol_class):
     protocol = protocol_of(protocol_class)
     protocol.conn = protocol.config = None

@@ -728,11 +728,11 @@ async def test_a_client_that_keeps_the_application_waiting_is_closed():
 
 
 def test_it_refuses_an_older_uvicorn_when_it_is_imported(monkeypatch):
-    monkeypatch.setattr(uvicorn, "__version__", "0.53.1")
+    monkeypatch.setattr(uvicorn, "__version__", "0.52.4")
     spec = importlib.util.spec_from_file_location(
         "fastapi_consumers.contrib.uvicorn.again", fastapi_consumers.contrib.uvicorn.base.__file__
     )
-    with pytest.raises(ImportError, match=r"of uvicorn 0\.54 and newer; this is uvicorn 0\.53\.1, which is older\."):
+    with pytest.raises(ImportError, match=r"of uvicorn 0\.53 and newer; this is uvicorn 0\.52\.4, which is older\."):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
@@ -756,5 +756,5 @@ def test_it_says_what_to_install_where_there_is_no_such_class(monkeypatch):
     spec = importlib.util.spec_from_file_location(
         "fastapi_consumers.contrib.uvicorn.again", fastapi_consumers.contrib.uvicorn.base.__file__
     )
-    with pytest.raises(ImportError, match=r"needs uvicorn 0\.54 or newer and websockets: pip install"):
+    with pytest.raises(ImportError, match=r"needs uvicorn 0\.53 or newer and websockets: pip install"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

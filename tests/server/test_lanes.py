@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.server.client import TEXT, frame
+
 LOOPS = ["uvloop", "asyncio"]
 SERVERS = ["websockets-sansio", "wsproto", "fastapi_consumers.contrib.uvicorn:WebSocketProtocol"]
 EVENTS, REQUESTS = 60, 30
@@ -112,6 +114,20 @@ def certificate(tmp_path):
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+
+
+@pytest.mark.parametrize("ws", SERVERS)
+async def test_a_client_that_has_ended_its_half_is_torn_down_and_the_others_hear_all(start_server, ws):
+    server = start_server(ws=ws, ws_per_message_deflate=False)
+    async with asyncio.timeout(40):
+        client = await server.connect("/patient/lanes/half")
+        client.write(frame(TEXT, json.dumps({"action": "echo", "request_id": 1, "data": {"text": "x"}}).encode()))
+        assert (await client.receive_json())["request_id"] == 1
+        assert (await server.state())["lanes"] == [True]
+        client.writer.write_eof()
+        assert (await client.closed()).code in (1005, 1006)
+        await server.until(lambda state: not state["connections"])
+    await fan_out(server)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -8,7 +8,7 @@ try:
     from websockets.protocol import State
 except ImportError as error:
     raise ImportError(
-        "fastapi_consumers.contrib.uvicorn needs uvicorn 0.54 or newer and websockets: pip install "
+        "fastapi_consumers.contrib.uvicorn needs uvicorn 0.53 or newer and websockets: pip install "
         f"'fastapi-consumers[server]' ({error})"
     ) from error
 
@@ -32,10 +32,10 @@ def check_base(base: type, version: str) -> None:
     names = constructor.__code__.co_names if isinstance(constructor, FunctionType) else ()
     missing = [name for name in _METHODS if not callable(getattr(base, name, None))]
     missing += [name for name in _ATTRIBUTES if name not in names]
-    if release < (0, 54) or missing:
+    if release < (0, 53) or missing:
         what = f"whose {base.__name__} has no {', '.join(missing)}" if missing else "which is older"
         raise ImportError(
-            "fastapi_consumers.contrib.uvicorn is built on the WebSocketsSansIOProtocol of uvicorn 0.54 and newer; "
+            "fastapi_consumers.contrib.uvicorn is built on the WebSocketsSansIOProtocol of uvicorn 0.53 and newer; "
             f"this is uvicorn {version}, {what}. Leave out --ws, and uvicorn uses a class of its own."
         )
 
