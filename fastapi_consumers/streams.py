@@ -10,18 +10,17 @@ A join with recovery goes as in Centrifuge: hold what comes, register, read, mer
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from .backlog import UNCOUNTED
 from .exceptions import ConsumerError
-from .fanning import Fanning, Held, Member, delivery_of, gap_frame, push_together
+from .fanning import Fanning, Held, Member, gap_frame, push_together
 from .history import History, HistoryStore, Stored
-from .messages import Event, Frame, Notice, Position
+from .messages import Frame, Notice, Position
 from .observing import Observing
 from .packets import BadPacket, decode_packet
-from .protocols import Framer
-from .redaction import without_input
+from .replaying import Replaying
 from .stream import Stream, continues
 
 logger = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ RETRY, MAX_RETRY = 0.1, 2.0
 JOIN_TRIES = 3
 #: Seconds that a join waits for its stream to find out that a new epoch has begun.
 EPOCH_TIMEOUT = 1.0
-#: Bytes of old events' frames that are kept for others who missed the same; of all streams together.
-MAX_FRAME_BYTES = 16 << 20
 
 
 class Recovery(NamedTuple):
@@ -75,7 +72,7 @@ class Streams:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening, self._is_open = asyncio.Lock(), False
         self._checking: asyncio.Task[None] | None = None
-        self._frame_bytes = 0
+        self._replaying = Replaying(self._streams)
         #: How often events were missing and read back, how many were, and how often they were not there any more.
         self.heals = self.healed = self.gaps = 0
         #: Packets that came twice, or late.
@@ -166,7 +163,7 @@ class Streams:
         if recovery is not None:
             fields["recovered"] = missed is not None
             if missed is not None:
-                frames = self._frames_for(member, stream, framer, missed[0])
+                frames = self._replaying.frames_for(member, stream, framer, missed[0])
                 fields |= {"missed": len(frames), "top": missed[1]}
                 self.recovered += 1
             else:
@@ -222,55 +219,6 @@ class Streams:
             if not held.overflowed:
                 return entries, found.top
         return None
-
-    def _frames_for(self, member: Member, stream: Stream, framer: Framer, entries: Sequence[Stored]) -> list[Frame]:
-        """Old events for a member, without those that it is not to have."""
-        frames: list[Frame] = []
-        for entry in entries:
-            excluded, frame = self._frame_of(stream, framer, entry)
-            if excluded != member.channel and (member.permits is None or self._is_for(member, stream, entry)):
-                frames.append(frame)
-        return frames
-
-    def _frame_of(self, stream: Stream, framer: Framer, entry: Stored) -> tuple[str | None, Frame]:
-        """The channel that does not get it, and the frame."""
-        key = framer, entry.offset
-        found = stream.frames.get(key)
-        if found is None:
-            try:
-                packet = decode_packet(entry.packet)
-                found = packet.exclude, framer.event(Event(packet.name, packet.data, stream.group, entry.offset))
-            except Exception as error:
-                logger.warning(
-                    "event %d of %r in the store cannot be read: %r",
-                    entry.offset,
-                    stream.group,
-                    error,
-                    extra={"group": stream.group},
-                )
-                return None, gap_frame(framer, stream.group)
-            self._frame_bytes += found[1].size
-            if self._frame_bytes > MAX_FRAME_BYTES:
-                self._forget_frames()
-            stream.frames[key] = found
-        return found
-
-    def _is_for(self, member: Member, stream: Stream, entry: Stored) -> bool:
-        """Whether a member whose permissions are to be asked gets an old event."""
-        assert member.permits is not None
-        try:
-            return member.permits(delivery_of(decode_packet(entry.packet), stream.group, entry.offset))
-        except BadPacket:
-            return True  # It is told that there is a gap.
-        except Exception as error:
-            text = "a delivery permission failed on event %d of %r: it is withheld"
-            logger.error(text, entry.offset, stream.group, exc_info=without_input(error))
-            return False
-
-    def _forget_frames(self) -> None:
-        for stream in self._streams.values():
-            stream.frames.clear()
-        self._frame_bytes = 0
 
     # -- delivery --------------------------------------------------------------------------------------------------
 
@@ -389,7 +337,7 @@ class Streams:
             if not stream.is_fresh and stream.epoch is not None and stream.healing is None:
                 quiet.append(stream)
             stream.is_fresh = False
-        self._forget_frames()
+        self._replaying.forget()
         if quiet:
             positions = await self.store.positions([stream.group for stream in quiet])
             for stream in quiet:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fastapi_consumers import fanning, streams
+from fastapi_consumers import fanning, replaying, streams
 from fastapi_consumers.exceptions import BrokerUnavailable
 from fastapi_consumers.history import History
 from fastapi_consumers.hub import Hub
@@ -722,13 +722,13 @@ async def test_frames_of_old_events_are_made_once_and_bounded(world, monkeypatch
     for _ in range(2):
         await joined(world, 0, world.position(0))
     assert len(world.stream().frames) == 20
-    size = world.streams._frame_bytes
-    monkeypatch.setattr(streams, "MAX_FRAME_BYTES", size)
+    size = world.streams._replaying.kept
+    monkeypatch.setattr(replaying, "MAX_FRAME_BYTES", size)
     await world.say()
     assert (await joined(world, 0, world.position(0))).take()[-1] == 21
     assert len(world.stream().frames) == 1
     await world.streams.check()
-    assert (len(world.stream().frames), world.streams._frame_bytes) == (0, 0)
+    assert (len(world.stream().frames), world.streams._replaying.kept) == (0, 0)
 
 
 # -- members without history -------------------------------------------------------------------------------------------
