@@ -50,7 +50,7 @@ class Packet(NamedTuple):
 
 
 class BadPacket(ValueError):
-    """The packet is of an unknown version or damaged."""
+    """The packet is of an unknown version or damaged. Its text goes into logs, and quotes nothing of the packet."""
 
 
 def encode_packet(packet: Packet) -> bytes:
@@ -64,7 +64,8 @@ def encode_packet(packet: Packet) -> bytes:
 def decode_packet(data: bytes) -> Packet:
     """Raises ``BadPacket``."""
     if data[:1] != VERSION:
-        raise BadPacket(f"expected a packet of version {VERSION.decode()}; found one that begins with {data[:8]!r}")
+        found = f"version {data[:1].decode()}" if data[:1].isdigit() else "something else"
+        raise BadPacket(f"expected a packet of version {VERSION.decode()}; found {found}, {len(data)} bytes long")
     header, separator, payload = data[1:].partition(b"\n")
     try:
         fields = from_json(header)
@@ -75,7 +76,7 @@ def decode_packet(data: bytes) -> Packet:
         texts = isinstance(kind, str) and isinstance(name, str)
         if texts and kind in KINDS and all(isinstance(value, str | None) for value in optional):
             return Packet(kind, payload, name, *optional)
-    raise BadPacket(f"the packet's header is damaged: {header[:64]!r}")
+    raise BadPacket(f"the packet's header is damaged: {len(header)} bytes of {len(data)}")
 
 
 _POSITION = re.compile(rb"@([A-Za-z0-9_-]{1,64}):([0-9]{1,19})\n")
@@ -92,5 +93,5 @@ def split_position(data: bytes) -> tuple[Position | None, bytes]:
         return None, data
     found = _POSITION.match(data)
     if found is None:
-        raise BadPacket(f"the packet's position is damaged: {data[:64]!r}")
+        raise BadPacket(f"the packet's position is damaged, {len(data)} bytes long")
     return Position(found[1].decode(), int(found[2])), data[found.end() :]

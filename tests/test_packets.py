@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_consumers.packets import KINDS, VERSION, BadPacket, Kind, Packet, decode_packet, encode_packet
+from fastapi_consumers.packets import KINDS, VERSION, BadPacket, Kind, Packet, decode_packet, encode_packet, split_position
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 PACKETS = st.builds(Packet, st.sampled_from(sorted(KINDS)), st.binary(), TEXT, st.none() | TEXT, st.none() | TEXT)
@@ -41,8 +41,9 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"2[]\n", b"\x00", b'["event","",null,null,null]\nx'])
 def test_another_version_is_named(data: bytes) -> None:
-    with pytest.raises(BadPacket, match="version 1"):
+    with pytest.raises(BadPacket, match="version 1") as caught:
         decode_packet(data)
+    assert ("found version 2" in str(caught.value)) == data.startswith(b"2")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,16 @@ def test_a_damaged_header_is_refused(header: str) -> None:
 def test_a_packet_without_its_separator_is_refused() -> None:
     with pytest.raises(BadPacket, match="damaged"):
         decode_packet(b'1["event","",null,null,null]')
+
+
+@pytest.mark.parametrize("read", [decode_packet, split_position])
+@pytest.mark.parametrize("data", [b"s3cret", b"1s3cret", b"1s3cret\n", b'1["s3cret"]\n', b"@s3cret", b"@s3cret:x\n1"])
+def test_what_is_wrong_quotes_nothing_of_a_packet_that_others_sent(read: Any, data: bytes) -> None:
+    try:
+        read(data)
+    except BadPacket as error:
+        assert "s3cret" not in str(error)
+        assert f"{len(data)}" in str(error)
 
 
 def test_line_feeds_belong_to_the_data() -> None:
