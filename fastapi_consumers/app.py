@@ -144,7 +144,7 @@ def add_consumers(
         allowed_origins: such as ``https://*.example.com``; by default pages of the same host only.
         accept_refused: accept refused sockets, tell them why, and close, so that a browser can show the reason.
         query_token_key: the query parameter in which authentications that read tokens look for one; off by default, as
-            queries end up in logs.
+            queries end up in logs. In the lines of uvicorn and hypercorn its value is ``***`` while the app runs.
         cookie_token_key: the same for a cookie.
         language: the language of errors for clients that ask for none of those that there are.
         languages: those to choose from, such as ``["en", "de"]``; by default all that there is a catalog of.

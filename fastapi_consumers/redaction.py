@@ -1,13 +1,20 @@
-"""Exceptions as a log may have them: without what a client sent.
+"""Exceptions, and lines of the server, as a log may have them: without what a client sent.
 
 The text of a validation error holds the values that it is about. A log gets the same traceback, and what was wrong with
 which field, but not the values.
+
+A server logs what was asked for with its query. Where tokens may be in queries, its lines get ``***`` in their place.
 """
 
+import logging
+import re
 from typing import Any
 
 from fastapi.exceptions import ValidationException
 from pydantic import ValidationError
+
+#: Loggers of servers that may name a query. A filter of a logger sees what is logged by this very one only.
+SERVER_LOGGERS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi", "hypercorn.error", "hypercorn.access")
 
 #: Errors that are named; characters of a field's name.
 MAX_ERRORS, MAX_NAME = 20, 64
@@ -83,3 +90,52 @@ def _where(error: dict[str, Any]) -> str:
     if error.get("type") == "extra_forbidden":
         last = "…"  # The client thought of it.
     return ".".join(str(name)[:MAX_NAME] for name in (*names, last))
+
+
+class QueryRedaction(logging.Filter):
+    """Puts ``***`` in the place of one query parameter's value in the lines of servers, at all levels.
+
+    Each application has one of its own: several do not disturb each other.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        # A client may write any character of the name in percent-encoding, and it is read as the same name.
+        name = "".join(f"(?:{re.escape(each)}|{_encoded(each)})" for each in key)
+        # Values end where the query or the line's word does. What has been cut before is left with the quote behind it.
+        self._pattern = re.compile(rf"""(?<![^\s?&='"])({name})=(?!\*\*\*(?:[\s&'"]|$))[^\s&]*""", re.ASCII)
+
+    def __repr__(self) -> str:
+        return f"QueryRedaction({self._pattern.pattern!r})"
+
+    def install(self) -> None:
+        """Begin. It does no harm to call it twice."""
+        for name in SERVER_LOGGERS:
+            logging.getLogger(name).addFilter(self)
+
+    def remove(self) -> None:
+        """End, if it has begun."""
+        for name in SERVER_LOGGERS:
+            logging.getLogger(name).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always lets the record pass."""
+        if isinstance(record.args, tuple):
+            # One by one: the formatter of uvicorn's access log goes by their places.
+            record.args = tuple(self._told(each) if isinstance(each, str) else each for each in record.args)
+        try:
+            message = record.getMessage()
+        except Exception:
+            return True  # The handler says that the arguments do not fit.
+        if (told := self._told(message)) != message:
+            record.msg, record.args = told, None
+        return True
+
+    def _told(self, text: str) -> str:
+        return self._pattern.sub(r"\1=***", text)
+
+
+def _encoded(character: str) -> str:
+    """What else may stand for a character in a query: a pattern."""
+    escapes = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    return rf"(?i:{escapes})" if character != " " else rf"(?i:{escapes})|\+"

@@ -36,6 +36,7 @@ from .outreach import Outreach
 from .plan import Defaults, Plan
 from .presence import PresenceStore
 from .printable import printable
+from .redaction import QueryRedaction
 from .reporting import answerers
 from .schedules import F as Function
 from .schedules import Schedules
@@ -81,6 +82,8 @@ class Consumers(Outreach):
         self._lanes_told: set[str] = set()
         self._origin_told = False
         self.defaults = defaults if defaults is not None else Defaults()
+        #: Keeps tokens that are in queries out of the server's log while it is open.
+        self._redaction = QueryRedaction(key) if (key := self.defaults.token_keys.query) is not None else None
         #: Scopes and rates that endpoints of HTTP have counted by here: one for each endpoint that has a limit.
         self.http_limits: set[tuple[str, tuple[Rate, ...]]] = set()
         self.buckets: Buckets = buckets if buckets is not None else TokenBuckets()
@@ -205,6 +208,8 @@ class Consumers(Outreach):
         else:
             self._loop, self._closed_in = loop, None
             self.draining.arm()
+            if self._redaction is not None:
+                self._redaction.install()
         finally:
             self._opening = None
 
@@ -362,6 +367,8 @@ class Consumers(Outreach):
             finally:
                 self._loop, self._closed_in = None, self._loop
                 self._renew()
+                if self._redaction is not None:
+                    self._redaction.remove()
 
     async def close_sockets(self) -> None:
         """Close all sockets of this process with 1012, and wait for their consumers to be torn down."""

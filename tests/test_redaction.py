@@ -1,4 +1,4 @@
-"""Exceptions in a log: where and why, but not what a client sent."""
+"""Exceptions and lines of servers in a log: where and why, but not what a client sent."""
 
 import logging
 import traceback
@@ -13,7 +13,7 @@ from fastapi_consumers import Consumer, GroupConsumer, JSONConsumer, action, add
 from fastapi_consumers.history import History
 from fastapi_consumers.observing import Observer
 from fastapi_consumers.permissions import BasePermission
-from fastapi_consumers.redaction import without_input
+from fastapi_consumers.redaction import SERVER_LOGGERS, QueryRedaction, without_input
 from fastapi_consumers.testing import WebsocketCommunicator
 
 SECRET = "s3cret-payload"
@@ -225,3 +225,119 @@ async def test_no_payload_gets_into_a_log_at_any_level(caplog):
     assert sum("Traceback" in text for text in told) == 6
     assert sum("validation error" in text for text in told) == 5
     assert not [text for text in told if SECRET in text]
+
+
+# -- lines of servers --------------------------------------------------------------------------------------------------
+
+
+def line(*args: Any, msg: str = "%s", key: str = "token") -> logging.LogRecord:
+    # As Logger.info() makes it: a mapping that is the only argument is the arguments.
+    record = logging.makeLogRecord({"msg": msg})
+    record.args = args[0] if len(args) == 1 and isinstance(args[0], dict) else args
+    assert QueryRedaction(key).filter(record) is True
+    return record
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/room?token=s3cret", "/room?token=***"),
+        ("/room?a=1&token=s3cret/x+y%20z'\"&b=2", "/room?a=1&token=***&b=2"),
+        ("/room?token=s3cret&token=s3cret", "/room?token=***&token=***"),
+        ("/room?t%6Fk%65n=s3cret", "/room?t%6Fk%65n=***"),
+        ("/login?next=/room?token=s3cret", "/login?next=/room?token=***"),
+        ("/room?token=", "/room?token=***"),
+        ("token=s3cret", "token=***"),
+    ],
+)
+def test_the_value_of_the_parameter_is_not_told(path, told):
+    assert line(path).getMessage() == told
+
+
+@pytest.mark.parametrize("path", ["/room", "/token/a", "/room?mytoken=1&tokens=2&Token=3", "/room?token", "/token=1"])
+def test_all_else_is_left_as_it_was(path):
+    assert line(path).getMessage() == path
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("my key", "/?my+key=s3cret"),
+        ("my key", "/?my%20key=s3cret"),
+        ("é", "/?%C3%a9=s3cret"),
+        ("a.b[]", "/?a.b[]=s3cret"),
+        ("a.b[]", "/?a.b%5B%5D=s3cret"),
+    ],
+)
+def test_a_parameter_of_any_name_is_known_however_it_is_written(key, path):
+    assert line(path, key=key).getMessage() == path.replace("s3cret", "***")
+
+
+def test_the_arguments_of_an_access_log_keep_their_places():
+    from uvicorn.logging import AccessFormatter
+
+    record = line("192.0.2.1:5", "GET", "/?token=s3cret", "1.1", 200, msg='%s - "%s %s HTTP/%s" %d')
+    assert record.args == ("192.0.2.1:5", "GET", "/?token=***", "1.1", 200)
+    formatter = AccessFormatter("%(request_line)s %(status_code)s", use_colors=False)
+    assert formatter.format(record) == "GET /?token=*** HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize(
+    ("msg", "args"),
+    [
+        ("/?token=%s", ("s3cret",)),
+        ("/?token=s3cret", ()),
+        ("scope=%s", ([{"query_string": b"a=1&token=s3cret", "path": "/"}],)),
+        ("%s scope=%s", ("x", {"query_string": b"token=s3cret"})),
+        ("%(Uq)s", ({"Uq": "/?token=s3cret"},)),
+    ],
+)
+def test_a_token_is_found_wherever_it_stands_in_a_line(msg, args):
+    told = line(*args, msg=msg).getMessage()
+    assert "s3cret" not in told
+    assert "token=***" in told
+
+
+def test_a_line_whose_arguments_do_not_fit_is_left_to_its_handler():
+    record = line("/?token=s3cret", 1, msg="%s")
+    assert record.args == ("/?token=***", 1)
+
+
+def tokens_app(key: str | None = "token") -> FastAPI:
+    app = FastAPI()
+    add_consumers(app, [path("/plain", Plain)], query_token_key=key)
+    return app
+
+
+def heard(caplog: pytest.LogCaptureFixture) -> str:
+    for name in SERVER_LOGGERS:
+        logging.getLogger(name).info('%s - "WebSocket %s" [accepted]', "192.0.2.1:5", "/?token=s3cret&key=s3cret")
+    told = {record.getMessage().partition("?")[2] for record in caplog.records}
+    caplog.clear()
+    assert len(told) == 1
+    return told.pop()
+
+
+async def test_servers_name_no_token_while_one_of_several_apps_is_open(caplog):
+    caplog.set_level(logging.INFO)
+    before = [logging.getLogger(name).filters[:] for name in SERVER_LOGGERS]
+    first, second, third = (tokens_app(key).state.consumers for key in ("token", "token", "key"))
+    assert heard(caplog) == 'token=s3cret&key=s3cret" [accepted]'
+    for _ in range(2):
+        await first.open()
+        await first.open()
+        await second.open()
+        assert heard(caplog) == 'token=***&key=s3cret" [accepted]'
+        await third.open()
+        await first.close()
+        assert heard(caplog) == 'token=***&key=***" [accepted]'
+        await second.close()
+        await third.close()
+        assert heard(caplog) == 'token=s3cret&key=s3cret" [accepted]'
+    assert [logging.getLogger(name).filters for name in SERVER_LOGGERS] == before
+
+
+async def test_where_no_query_holds_tokens_the_servers_log_is_not_touched(caplog):
+    caplog.set_level(logging.INFO)
+    async with tokens_app(None).state.consumers:
+        assert heard(caplog) == 'token=s3cret&key=s3cret" [accepted]'

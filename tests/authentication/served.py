@@ -9,10 +9,16 @@ import sys
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.sessions import SessionMiddleware
 
 from fastapi_consumers import Consumer, GroupConsumer, action, add_consumers, path
-from fastapi_consumers.authentication import Credential, FirstMessageAuthentication, TokenAuthentication
+from fastapi_consumers.authentication import (
+    Credential,
+    FirstMessageAuthentication,
+    SessionAuthentication,
+    TokenAuthentication,
+)
 from fastapi_consumers.permissions import IsAuthenticated
 
 
@@ -37,6 +43,15 @@ class Late(Room):
     authentication_classes = [FirstMessageAuthentication(Tokens())]
 
 
+class Sessions(SessionAuthentication):
+    async def get_user(self, session: Any, connection: Any) -> Any:
+        return session.get("user")
+
+
+class Visited(Room):
+    authentication_classes = [Sessions]
+
+
 class Raw(Consumer):
     authentication_classes = [Tokens]
 
@@ -45,9 +60,10 @@ class Raw(Consumer):
 
 
 app = FastAPI()
+app.add_middleware(SessionMiddleware, secret_key="s3cret-signing-key-of-thirty-two-bytes")
 add_consumers(
     app,
-    [path("/room", Room), path("/late", Late), path("/raw", Raw)],
+    [path("/room", Room), path("/late", Late), path("/visited", Visited), path("/raw", Raw)],
     query_token_key="token",
     cookie_token_key="token",
 )
@@ -63,6 +79,11 @@ async def cookie() -> Response:
     response = Response("<!doctype html><title>page</title>", media_type="text/html")
     response.set_cookie("token", "s3cret/good", httponly=True, samesite="strict")
     return response
+
+
+@app.get("/login")
+async def login(request: Request) -> None:
+    request.session["user"] = "ann"
 
 
 @app.post("/revoke")
