@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from .exceptions import ConsumerError, Throttled
+from .exceptions import ROOM_AFTER, ConsumerError, Throttled
 from .identity import client_address, is_authenticated, user_id
 from .plan import Plan
 from .texts import gettext_lazy as _
@@ -96,6 +96,7 @@ def _full() -> ConsumerError:
     code = CloseCode.TRY_AGAIN_LATER
     error = ConsumerError("too_many_connections", _("Too many connections."), close_code=code, retryable=True)
     error.http_status = 503  # Not the client's doing: another process may have room.
+    error.http_retry_after = ROOM_AFTER
     return error
 
 

@@ -42,6 +42,10 @@ from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 from .texts import gettext_lazy as _
 from .types import CloseCode, check_close_code
 
+#: Seconds of a ``Retry-After``: for what is full, which has room when somebody leaves; and for a server that is away,
+#: which is asked anew each second.
+ROOM_AFTER, BACK_AFTER = 5.0, 1.0
+
 
 class Problem(NamedTuple):
     """One mistake in a class, a route or a setting."""
@@ -121,6 +125,8 @@ class ConsumerError(Exception):
     default_close_code: ClassVar[int] = CloseCode.POLICY_VIOLATION
     #: The HTTP status that a refused handshake, or an HTTP endpoint that lets the error pass, answers with.
     http_status: int = 400
+    #: Seconds of the ``Retry-After`` of such an answer, for what passes by itself at a time that nobody knows.
+    http_retry_after: float | None = None
     #: Whether what is in the way passes by itself, so that the same request, with the same credential, may succeed
     #: later: after ``retry_after`` seconds where an error says so, else with a growing delay. It does not mean that
     #: nothing was done: an action that failed half way has done the first half.
@@ -161,7 +167,7 @@ class ConsumerError(Exception):
 
     def http_headers(self) -> dict[str, str]:
         """The headers of an HTTP answer that tells of this error, in lower case."""
-        return {}
+        return {} if self.http_retry_after is None else {"retry-after": str(math.ceil(self.http_retry_after))}
 
 
 class _CodedError(ConsumerError):
@@ -269,7 +275,8 @@ class NotAuthenticated(_CodedError):
         self.challenge = challenge
 
     def http_headers(self) -> dict[str, str]:
-        return {} if self.challenge is None else {"www-authenticate": self.challenge}
+        challenge = {} if self.challenge is None else {"www-authenticate": self.challenge}
+        return {**super().http_headers(), **challenge}
 
 
 class PermissionDenied(_CodedError):
@@ -321,6 +328,7 @@ class GroupFull(_CodedError):
     default_message = _("This group is full.")
     default_close_code = CloseCode.TRY_AGAIN_LATER
     http_status = 503
+    http_retry_after = ROOM_AFTER
     retryable = True
 
 
@@ -338,6 +346,7 @@ class BrokerUnavailable(_CodedError):
     default_message = _("The message broker is not available.")
     default_close_code = CloseCode.TRY_AGAIN_LATER
     http_status = 503
+    http_retry_after = BACK_AFTER
     retryable = True
 
 

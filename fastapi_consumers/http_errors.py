@@ -19,7 +19,9 @@ def http_error(status: int, detail: Any, headers: Mapping[str, str] | None = Non
     kinds = {403: PermissionDenied, 404: NotFound, 422: InvalidData}
     if kind := kinds.get(status):
         return kind(message, details=details)
-    return HTTPError(status, message, details=details)
+    error = HTTPError(status, message, details=details)
+    error.http_retry_after = _seconds(headers)
+    return error
 
 
 def _header(headers: Mapping[str, str] | None, wanted: str) -> str | None:

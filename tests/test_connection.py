@@ -618,7 +618,7 @@ async def test_events_before_accept_follow_it_in_order(start, log):
     ("error", "status", "code", "retry_after"),
     [
         (NotAuthenticated(), 401, 4401, None),
-        (GroupFull(), 503, 1013, None),
+        (GroupFull(), 503, 1013, b"5"),
         (Throttled(2.0), 429, 4429, b"2"),
         (Throttled(2.1), 429, 4429, b"3"),
         (Throttled(0.001), 429, 4429, b"1"),

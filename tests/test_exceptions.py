@@ -11,7 +11,10 @@ import pytest
 
 from fastapi_consumers import exceptions
 from fastapi_consumers.exceptions import (
+    BrokerUnavailable,
     ConsumerError,
+    GroupFull,
+    HistoryUnavailable,
     HTTPError,
     ImproperlyConfigured,
     InvalidData,
@@ -217,6 +220,20 @@ def test_some_errors_have_headers_where_they_are_told_over_http() -> None:
     assert isinstance(kept, NotAuthenticated)
     assert (kept.message, kept.challenge) == ("Who?", "Basic")
     assert http_error(401, "Who?").http_headers() == {}
+    assert GroupFull().http_headers() == {"retry-after": "5"}
+    assert BrokerUnavailable().http_headers() == HistoryUnavailable().http_headers() == {"retry-after": "1"}
+    assert http_error(503, "Soon.", {"Retry-After": "7"}).http_headers() == {"retry-after": "7"}
+    assert http_error(503, "Soon.").http_headers() == {}
+
+
+def test_an_error_of_ones_own_may_say_when_to_come_again() -> None:
+    class Closed(ConsumerError):
+        default_code = "closed_for_lunch"
+        http_status = 503
+        http_retry_after = 0.2
+
+    assert Closed().http_headers() == {"retry-after": "1"}
+    assert "retry_after" not in Closed().body()
 
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "errors.md"

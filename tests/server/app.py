@@ -167,6 +167,14 @@ class Two(Counted, PersonConsumer):
     groups = ["two"]
 
 
+class Plain(Counted, GroupConsumer):
+    groups = ["plain"]
+
+
+class Seldom(Plain):
+    connection_throttle_classes = ["1/day"]
+
+
 class Relay(Counted, RelayConsumer):
     groups = ["relay"]
 
@@ -181,6 +189,7 @@ routes = [
     path("/refused/{why}", Refused),
     path("/words/{why}", RefusedWithWords),
     path("/two", Two),
+    path("/seldom", Seldom),
     path("/relay", Relay),
 ]
 
@@ -219,6 +228,19 @@ add_consumers(seen_app, [path("/{kind}/{room}", Patient)], allowed_origins=["*"]
 app.mount("/seen", Seeing(seen_app))
 
 
+#: What bounds a process holds for all of an application.
+bounds: dict[str, tuple[type[GroupConsumer], dict[str, Any]]] = {
+    "fast": (Plain, {"max_connection_rate": "1/day"}),
+    "single": (Plain, {"max_connections_per_process": 1}),
+    "closed": (Seldom, {"limiter_url": "redis://127.0.0.1:1", "throttle_failure": "closed"}),
+}
+bounded: dict[str, FastAPI] = {}
+for name, (cls, options) in bounds.items():
+    bounded[name] = FastAPI()
+    add_consumers(bounded[name], [path("/", cls)], allowed_origins=["*"], drain_timeout=0.5, **options)
+    app.mount(f"/{name}", bounded[name])
+
+
 @app.get("/state")
 async def state() -> dict[str, Any]:
     current = app.state.consumers
@@ -226,6 +248,7 @@ async def state() -> dict[str, Any]:
         "pid": os.getpid(),
         "loop": type(asyncio.get_running_loop()).__module__,
         "connections": len(current.connections),
+        "single": len(bounded["single"].state.consumers.connections),
         "channels": len(current.hub._channels),
         "topics": sorted(current.hub.topics()),
         "bad_packets": current.hub.bad_packets,

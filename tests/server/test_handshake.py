@@ -16,8 +16,8 @@ from tests.server.client import BINARY, Client, Refusal, frame, handshake
         ("401", 401, "not_authenticated", None),
         ("403", 403, "permission_denied", None),
         ("429", 429, "throttled", "8"),
-        ("503", 503, "broker_unavailable", None),
-        ("full", 503, "group_full", None),
+        ("503", 503, "broker_unavailable", "1"),
+        ("full", 503, "group_full", "5"),
     ],
 )
 async def test_a_refusal_is_an_http_response_that_says_why(server, why, status, code, retry_after):
@@ -28,7 +28,45 @@ async def test_a_refusal_is_an_http_response_that_says_why(server, why, status, 
     assert refused.value.headers["content-type"] == "application/json"
     body = json.loads(refused.value.body)
     assert body["error"]["code"] == code
-    assert body["error"].get("retry_after") == (7.2 if retry_after else None)
+    assert body["error"].get("retry_after") == (7.2 if status == 429 else None)
+
+
+async def refused_before_accept(server, path):
+    """No consumer was asked: the server answered with HTTP."""
+    before = (await server.state())["counts"].get("connect", 0)
+    with pytest.raises(Refusal) as refused:
+        await server.connect(path)
+    assert (await server.state())["counts"].get("connect", 0) == before
+    answer = refused.value
+    return answer.status, json.loads(answer.body)["error"], int(answer.headers["retry-after"])
+
+
+@pytest.mark.parametrize(
+    ("path", "code"), [("/fast/", "too_many_connections"), ("/seldom", "throttled")], ids=["process", "client"]
+)
+async def test_who_comes_too_fast_is_told_when_to_come_again(server, path, code):
+    await (await server.connect(path)).close()
+    status, error, seconds = await refused_before_accept(server, path)
+    assert (status, error["code"], error["retryable"]) == (429, code, True)
+    assert 0 < error["retry_after"] <= seconds < error["retry_after"] + 1
+    # One comes in a day: no test is as slow as to be let in.
+    assert 80_000 < seconds <= 86_400
+
+
+async def test_a_process_that_is_full_says_when_to_come_again_and_has_room_when_one_has_left(server):
+    only = await server.connect("/single/")
+    status, error, seconds = await refused_before_accept(server, "/single/")
+    assert (status, error["code"], error["retryable"], seconds) == (503, "too_many_connections", True, 5)
+    assert "retry_after" not in error
+    await only.close()
+    await server.until(lambda state: not state["single"])
+    await (await server.connect("/single/")).close()
+
+
+async def test_limits_that_cannot_be_checked_refuse_where_they_are_closed(server):
+    server.expected = ("rate limits cannot be counted at redis://127.0.0.1:1",)
+    status, error, seconds = await refused_before_accept(server, "/closed/")
+    assert (status, error["code"], error["retryable"], seconds) == (503, "limiter_unavailable", True, 1)
 
 
 @pytest.mark.parametrize(("why", "code"), [("401", 4401), ("403", 4403), ("429", 4429), ("503", 1013), ("full", 1013)])

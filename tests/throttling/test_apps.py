@@ -111,7 +111,10 @@ async def test_a_handshake_is_refused_with_503_where_limits_are_closed(make_app)
         connection_throttle_classes = ["5/second"]
 
     app = make_app(path("/", Guarded), limiter_url="redis://127.0.0.1:1", throttle_failure="closed")
-    assert await WebsocketCommunicator(app, "/", denial_response=True).connect(PATIENT) == (False, 503)
+    client = WebsocketCommunicator(app, "/", denial_response=True)
+    assert await client.connect(PATIENT) == (False, 503)
+    assert client.denial is not None
+    assert dict(client.denial.headers)[b"retry-after"] == b"1"
     assert await WebsocketCommunicator(app, "/").connect(PATIENT) == (False, 1013)
 
 
