@@ -67,6 +67,11 @@ def test_the_template_has_every_message_of_the_code_and_no_other(template):
     assert extracted() == set(template)
 
 
+#: Errors of FastAPI's and Starlette's whose second argument clients see, and the names of that.
+HTTP_ERRORS = {"HTTPException", "WebSocketException"}
+TEXTS = {"detail", "reason"}
+
+
 def texts_for_clients():
     """Where a text is given to an error, or is an error's default, without being marked for translation."""
     errors = {name for name, value in vars(exceptions).items() if isinstance(value, type)} - {"ImproperlyConfigured"}
@@ -75,7 +80,9 @@ def texts_for_clients():
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             texts = []
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in errors:
+            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", None)) in HTTP_ERRORS:
+                texts = [*node.args[1:2], *(keyword.value for keyword in node.keywords if keyword.arg in TEXTS)]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in errors:
                 kind = getattr(exceptions, node.func.id)
                 if issubclass(kind, ConsumerError):
                     texts = node.args[1:] if kind is ConsumerError else node.args

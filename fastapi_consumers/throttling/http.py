@@ -8,7 +8,7 @@ from typing import Any, cast
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
-from ..exceptions import BrokerUnavailable, ImproperlyConfigured, Problem
+from ..exceptions import BrokerUnavailable, ConsumerError, ImproperlyConfigured, Problem, Throttled
 from ..identity import CLIENT_KEY, client_address, user_id
 from .rates import checked_cost, is_too_much, parse_rate
 
@@ -19,6 +19,9 @@ class RateLimit:
     ::
 
         @app.get("/search", dependencies=[Depends(RateLimit("2/5 seconds"))])
+
+    Who is refused is told so in its language, as by an endpoint that raises ``Throttled``; where the application has no
+    handler for that, in the ``detail`` of an ``HTTPException``.
 
     It counts where the throttles of the app's consumers do, by the same rules. By default each endpoint counts by
     itself, by the user that Starlette's ``AuthenticationMiddleware`` found, else by address.
@@ -52,7 +55,10 @@ class RateLimit:
         return f"RateLimit({self.rate!r})"
 
     async def __call__(self, connection: HTTPConnection) -> None:
-        """Raises ``HTTPException``: 429, or 503 while the server is away and ``throttle_failure`` is ``closed``."""
+        """Raises ``Throttled``; ``BrokerUnavailable`` while the server is away and ``throttle_failure`` is ``closed``.
+
+        ``HTTPException`` in their place if the application has no handler for them.
+        """
         consumers = getattr(connection.app.state, "consumers", None)
         if consumers is None:
             fix = "call add_consumers(app), with no routes if there are none"
@@ -67,14 +73,17 @@ class RateLimit:
             return
         scope = self.scope or self._scope(connection)
         consumers.http_limits.add((scope, self.rates))
+        refusal: ConsumerError | None = None
         try:
             wait: Any = consumers.buckets.hit((scope, ident), self.rates, self.cost)
             if inspect.isawaitable(wait):
                 wait = await wait
+            if wait > 0:
+                refusal = Throttled(None if wait == math.inf else wait)
         except BrokerUnavailable as error:
-            raise HTTPException(503, str(error), headers={"Retry-After": "1"}) from error
-        if wait > 0:
-            raise HTTPException(429, "Too many requests.", headers={"Retry-After": str(math.ceil(wait))})
+            refusal = error
+        if refusal is not None:
+            raise _as_answered(connection, refusal)
 
     def _ident(self, connection: HTTPConnection) -> Hashable | None:
         if self.key is not None:
@@ -88,3 +97,15 @@ class RateLimit:
         # Without a name of its own, as a partial is, by the template of its route: a client chooses the path.
         name = getattr(endpoint, "__qualname__", None) or getattr(connection.scope.get("route"), "path", "")
         return f"http:{getattr(endpoint, '__module__', '')}.{name}:{self.rate}"
+
+
+def _as_answered(connection: HTTPConnection, error: ConsumerError) -> Exception:
+    """The error itself if the application has a handler for it; else what FastAPI answers by itself."""
+    kinds = [kind for kind in type(error).__mro__ if issubclass(kind, ConsumerError)]
+    if any(kind in connection.app.exception_handlers for kind in kinds):
+        return error
+    localization = connection.app.state.consumers.defaults.localization
+    language = localization.language_of(connection.scope, connection.scope.get("user"))
+    told = localization.translate(error, language)
+    headers = {**told.http_headers(), "content-language": language, "vary": "accept-language"}
+    return HTTPException(told.http_status, told.message, headers)

@@ -2,13 +2,14 @@
 
 import functools
 import logging
+import math
 from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Response
 
-from fastapi_consumers import ImproperlyConfigured, JSONConsumer, action, add_consumers, path
+from fastapi_consumers import ConsumerError, ImproperlyConfigured, JSONConsumer, Throttled, action, add_consumers, path
 from fastapi_consumers.testing import CallError, Clock, WebsocketCommunicator
 from fastapi_consumers.throttling import (
     ConnectionRateThrottle,
@@ -233,9 +234,10 @@ def limited(**options: Any) -> FastAPI:
     return app
 
 
-async def test_http_endpoints_answer_429_with_retry_after():
+@pytest.mark.parametrize("handled", [True, False])
+async def test_http_endpoints_answer_429_with_retry_after(handled):
     clock = Clock()
-    app = limited(limiter_url=TokenBuckets(clock))
+    app = limited(limiter_url=TokenBuckets(clock), add_exception_handlers=handled)
     assert [(await ask(app, "/search")).status_code for _ in range(2)] == [200, 200]
     refused = await ask(app, "/search")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "3")
@@ -243,6 +245,80 @@ async def test_http_endpoints_answer_429_with_retry_after():
     assert (await ask(app, "/search", host="203.0.113.6")).status_code == 200
     clock.advance(3)
     assert (await ask(app, "/search")).status_code == 200
+
+
+GERMAN = {"accept-language": "de-AT, en;q=0.5"}
+
+
+async def test_http_endpoints_are_refused_as_by_throttled_and_in_the_language_of_the_request():
+    app = limited(limiter_url=TokenBuckets(Clock()))
+    for _ in range(2):
+        await ask(app, "/search")
+    refused = await ask(app, "/search", **GERMAN)
+    message = "Zu viele Anfragen."
+    error = {"code": "throttled", "message": message, "retryable": True, "retry_after": 2.5}
+    assert (refused.status_code, refused.json()) == (429, {"error": error})
+    assert (refused.headers["retry-after"], refused.headers["content-language"]) == ("3", "de")
+    assert refused.headers["vary"] == "accept-language"
+    english = (await ask(app, "/search")).json()["error"]
+    assert english == {**error, "message": "Too many requests."}
+
+
+async def test_without_our_handler_the_detail_is_in_the_language_of_the_request():
+    app = limited(limiter_url=TokenBuckets(Clock()), add_exception_handlers=False)
+    for _ in range(2):
+        await ask(app, "/search")
+    refused = await ask(app, "/search", **GERMAN)
+    assert (refused.status_code, refused.json()) == (429, {"detail": "Zu viele Anfragen."})
+    assert (refused.headers["retry-after"], refused.headers["content-language"]) == ("3", "de")
+    assert refused.headers["vary"] == "accept-language"
+
+
+@pytest.mark.parametrize("kind", [Throttled, ConsumerError])
+async def test_a_handler_of_ones_own_is_given_the_error(kind):
+    app = limited(limiter_url=TokenBuckets(Clock()), add_exception_handlers=False)
+
+    @app.exception_handler(kind)
+    async def handle(request: Any, error: Any) -> Response:
+        return Response(f"{error.code} {error.retry_after}", 420)
+
+    answers = [await ask(app, "/search") for _ in range(3)]
+    assert (answers[2].status_code, answers[2].text) == (420, "throttled 2.5")
+
+
+@pytest.mark.parametrize(
+    ("handled", "body"),
+    [
+        (
+            True,
+            {
+                "error": {
+                    "code": "limiter_unavailable",
+                    "message": "Die Zugriffsgrenzen können zurzeit nicht geprüft werden.",
+                    "retryable": True,
+                }
+            },
+        ),
+        (False, {"detail": "Die Zugriffsgrenzen können zurzeit nicht geprüft werden."}),
+    ],
+)
+async def test_limits_that_cannot_be_checked_say_so_in_the_language_of_the_request(handled, body):
+    app = limited(limiter_url="redis://127.0.0.1:1", throttle_failure="closed", add_exception_handlers=handled)
+    refused = await ask(app, "/search", **GERMAN)
+    assert (refused.status_code, refused.json()) == (503, body)
+    assert (refused.headers["retry-after"], refused.headers["content-language"]) == ("1", "de")
+    await app.state.consumers.close()
+
+
+async def test_buckets_that_never_allow_it_name_no_time():
+    class Never:
+        def hit(self, key: Any, rates: Any, cost: float = 1) -> float:
+            return math.inf
+
+    refused = await ask(limited(limiter_url=Never()), "/search")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "throttled")
+    assert "retry_after" not in refused.json()["error"]
+    assert "retry-after" not in refused.headers
 
 
 class Lookup:
