@@ -91,7 +91,7 @@ def add_consumers(
     cookie_token_key: str | None = None,
     language: str = "en",
     languages: Sequence[str] | None = None,
-    language_query_key: str | None = None,
+    language_query_key: str | None = "lang",
     language_cookie_key: str | None = None,
     translations: Sequence[str | os.PathLike[str] | Translations] = (),
     direct_writes: bool = True,
@@ -148,8 +148,9 @@ def add_consumers(
         cookie_token_key: the same for a cookie.
         language: the language of errors for clients that ask for none of those that there are.
         languages: those to choose from, such as ``["en", "de"]``; by default all that there is a catalog of.
-        language_query_key: the query parameter in which a client may name its language; off by default.
-        language_cookie_key: the same for a cookie.
+        language_query_key: the query parameter in which a client may name its language; one that there is not is passed
+            over. ``None``: none.
+        language_cookie_key: the same for a cookie; off by default.
         translations: folders with catalogs of your own, which come before the package's: paths, or ``Translations``.
         direct_writes: write frames straight to the server's transport where that is known to be the same as its
             ``send``, which it is under uvicorn on connections without compression. ``False``: always ``send``.

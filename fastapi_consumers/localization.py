@@ -64,21 +64,24 @@ class Localization:
         The first that there is of: ``own``, the query parameter, the cookie, the user's ``language``, what
         ``Accept-Language`` lists, and the default. Never raises.
         """
-        for wanted in self._wanted(HTTPConnection(scope), user, own):
+        connection = HTTPConnection(scope)
+        for wanted in self._chosen(connection, user, own):
+            if (language := self.match(wanted)) is not None:
+                return language
+        for wanted in accepted(",".join(connection.headers.getlist("accept-language"))):
             if wanted == "*":
                 break
             if (language := self.match(wanted)) is not None:
                 return language
         return self.default
 
-    def _wanted(self, connection: HTTPConnection, user: Any, own: Any) -> Iterator[Any]:
+    def _chosen(self, connection: HTTPConnection, user: Any, own: Any) -> Iterator[Any]:
         yield own
         if self._query_key is not None:
             yield connection.query_params.get(self._query_key)
         if self._cookie_key is not None:
             yield connection.cookies.get(self._cookie_key)
         yield _language_of_user(user)
-        yield from accepted(",".join(connection.headers.getlist("accept-language")))
 
     def translate(self, error: E, language: str) -> E:
         """The error as it is told in this language: a copy of it, if that is not the very same."""

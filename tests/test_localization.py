@@ -220,7 +220,7 @@ async def test_logs_stay_english(caplog):
 
 
 async def test_http_endpoints_answer_in_the_language_of_the_request():
-    app = app_of(language_query_key="lang")
+    app = app_of()
 
     @app.get("/gone")
     async def gone() -> None:
@@ -279,8 +279,10 @@ async def test_each_source_decides_and_the_next_only_without_it():
     assert await language_for(app) == "es"
 
 
-async def test_query_and_cookie_count_only_where_they_are_named():
-    assert await language_for(app_of(), "/room?lang=de", cookie="lang=fr") == "en"
+async def test_the_query_counts_unless_it_is_switched_off_and_the_cookie_where_it_is_named():
+    assert await language_for(app_of(), "/room?lang=de", cookie="lang=fr") == "de"
+    assert await language_for(app_of(), "/room", cookie="lang=fr") == "en"
+    assert await language_for(app_of(language_query_key=None), "/room?lang=de", cookie="lang=fr") == "en"
     assert await language_for(app_of(language_query_key="hl"), "/room?hl=de_AT&lang=fr") == "de"
 
 
@@ -328,6 +330,29 @@ def test_a_user_whose_language_cannot_be_read_is_logged_and_passed_over(caplog):
     scope = {"type": "http", "headers": header("de")}
     assert Localization().language_of(scope, Lazy()) == "de"
     assert "Lazy could not be read" in caplog.text
+
+
+@pytest.mark.parametrize("own", ["python", "c", "go", "*", "de,en", "", "x" * 5000, "%00", "%ff", "de%2Fen"])
+async def test_a_parameter_of_ones_own_that_has_the_same_name_is_passed_over(own):
+    app = app_of(language="es")
+    assert await language_for(app, f"/room?lang={own}", accept_language="ja") == "ja"
+    assert await language_for(app, f"/room?lang={own}") == "es"
+
+
+async def test_an_endpoint_may_have_such_a_parameter_itself():
+    app = app_of()
+
+    @app.get("/run")
+    async def run(lang: str) -> str:
+        if lang != "python":
+            raise NotFound
+        return lang
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        german = {"accept-language": "de"}
+        assert (await client.get("/run?lang=python", headers=german)).json() == "python"
+        answers = [await client.get(f"/run?lang={lang}", headers=german) for lang in ("cobol", "fr")]
+    assert [answer.headers["content-language"] for answer in answers] == ["de", "fr"]
 
 
 async def test_get_language_decides_before_all_else():
