@@ -1,40 +1,40 @@
 """Notifications of jobs that run in other processes.
 
-``BROKER_URL`` names the Redis or Valkey server that the application and its workers share, ``SESSION_SECRET`` what
-sessions are signed with; without it they end with the process. Run ``uvicorn examples.notifications.app:app`` and open
-http://127.0.0.1:8000/.
+``BROKER_URL`` names the Redis or Valkey server that the application and its workers share, ``TOKEN_SECRET`` what tokens
+are signed with, at least 32 bytes; without it logins end with the process. Run
+``uvicorn examples.notifications.app:app`` and open http://127.0.0.1:8000/.
 """
 
 import hmac
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Cookie, Depends, FastAPI, HTTPException, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
-from starlette.middleware.sessions import SessionMiddleware
 
 from fastapi_consumers import (
-    Consumers,
     CursorPagination,
     GroupConsumer,
+    NotAuthenticated,
     action,
     add_consumers,
-    get_consumers,
+    group_name,
     path,
 )
-from fastapi_consumers.authentication import SessionAuthentication
+from fastapi_consumers.authentication import Credential
 from fastapi_consumers.history import History
-from fastapi_consumers.permissions import IsAuthenticated
+from fastapi_consumers.permissions import BasePermission, IsAuthenticated
 from fastapi_consumers.throttling import RateLimit
 
 from .jobs import Jobs, Run, in_process
+from .logins import ACCOUNTS, LIFETIME, Logins, User
 
 STATIC = Path(__file__).parent / "static"
 PAGE_HEADERS = {
@@ -42,46 +42,36 @@ PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 }
 
-#: Names and passwords, which everybody knows: a table of your database, with hashes.
-ACCOUNTS = {"ann": "tea", "bob": "milk"}
 #: Events that are notifications. ``started`` and ``read`` are in the history too, and are none.
 NOTIFICATIONS = ("finished", "failed")
 MAX_JOBS = 2
 
 
-class User(BaseModel):
-    id: str
-
-
-def find_user(session: Mapping[str, Any]) -> User | None:
-    name = session.get("user")
-    return User(id=name) if name in ACCOUNTS else None
-
-
 # -- over the socket ---------------------------------------------------------------------------------------------------
 
 
-class Sessions(SessionAuthentication):
-    def get_user(self, session: Any, connection: Any) -> User | None:
-        return find_user(session)
+class IsOwnInbox(BasePermission):
+    """The path says whose inbox it is, and anybody may write a path."""
+
+    message = "This is somebody else's inbox."
+
+    def has_group_permission(self, consumer: Any, group: str) -> bool:
+        return group == group_name("inbox.{user}", user=consumer.user.id)
 
 
 class Inbox(GroupConsumer):
     """What one person is told, on all of their devices. What they have read is told there too."""
 
-    # Named, so that workers know that these groups have a history; which one it is, the session says.
     groups = ["inbox.{user}"]
-    authentication_classes = [Sessions]
-    permission_classes = [IsAuthenticated]
+    permission_classes = [IsAuthenticated, IsOwnInbox]
     throttle_classes = ["30/10 seconds"]
     history = History(size=200, ttl=timedelta(days=30))
     pagination_class = CursorPagination(page_size=100)
     max_message_size = 1024
     # A browser tells its page nothing of a refused handshake. So it is accepted, told why, and closed.
     accept_refused = True
-
-    def get_groups(self) -> list[str]:
-        return [f"inbox.{self.user.id}"]
+    # Seconds to bring the next token when one has ended: a page in the background is slow.
+    authentication_grace = 60
 
     @action
     async def read(self, up_to: Annotated[int, Field(ge=1)]) -> None:
@@ -102,15 +92,21 @@ class NewJob(BaseModel):
     below: Annotated[int, Field(ge=10, le=10**9)]
 
 
-def current_user(request: Request) -> User:
-    user = find_user(request.session)
-    if user is None:
-        raise HTTPException(401, "Log in first.")
-    return user
+class Renewed(BaseModel):
+    """The token is for the socket that is open; the cookie, which no script can read, for all else."""
+
+    token: str
+    expires_in: float
 
 
-CurrentUser = Annotated[User, Depends(current_user)]
-Found = Annotated[Consumers, Depends(get_consumers)]
+class Current(NamedTuple):
+    """Who asks, and by which token."""
+
+    user: User
+    credential: Credential
+
+
+Token = Annotated[str | None, Cookie()]
 
 
 def make_app(url: str, run: Run | None = None, secret: str | None = None) -> FastAPI:
@@ -119,7 +115,7 @@ def make_app(url: str, run: Run | None = None, secret: str | None = None) -> Fas
     Args:
         url: of the broker.
         run: how a job is run, by default in a process of its own.
-        secret: what sessions are signed with.
+        secret: what tokens are signed with.
     """
 
     @asynccontextmanager
@@ -128,39 +124,68 @@ def make_app(url: str, run: Run | None = None, secret: str | None = None) -> Fas
         await jobs.close()
 
     app = FastAPI(title="Notifications", lifespan=lifespan)
-    # In production with https_only=True.
-    app.add_middleware(SessionMiddleware, secret_key=secret or secrets.token_hex(), same_site="strict")
-    jobs = Jobs(run or in_process(url), add_consumers(app, [path("/ws", Inbox, name="inbox")], url=url))
+    logins = Logins(secret or secrets.token_hex())
+    routes = [path("/ws/{user}", Inbox, name="inbox")]
+    consumers = add_consumers(app, routes, url=url, authentication_classes=[logins], cookie_token_key="token")
+    jobs = Jobs(run or in_process(url), consumers)
+
+    def give(response: Response, token: str) -> None:
+        # In production with secure=True, and the name "__Host-token".
+        response.set_cookie("token", token, max_age=LIFETIME, httponly=True, samesite="strict")
+
+    async def current(token: Token = None) -> Current:
+        """By the same token as the socket's. Raises ``NotAuthenticated``, which is answered with 401."""
+        if token is None:
+            raise NotAuthenticated("Log in first.")
+        return Current(*await logins.authenticate_token(token, None))
+
+    CurrentLogin = Annotated[Current, Depends(current)]
 
     @app.post("/login", dependencies=[Depends(RateLimit("10/minute"))])
-    async def login(login: Login, request: Request) -> User:
+    async def login(login: Login, response: Response) -> User:
         password = ACCOUNTS.get(login.name, "")
         if not hmac.compare_digest(password.encode(), login.password.encode()) or not password:
             raise HTTPException(403, "There is no such name, or this is not its password.")
-        request.session["user"] = login.name
+        give(response, logins.begin(login.name))
         return User(id=login.name)
 
+    @app.post("/token")
+    async def renew(current: CurrentLogin, response: Response) -> Renewed:
+        """The login's next token, before the one that there is ends."""
+        token = logins.renew(current.credential.claims)
+        give(response, token)
+        return Renewed(token=token, expires_in=LIFETIME)
+
     @app.post("/logout", status_code=204)
-    async def logout(user: CurrentUser, request: Request, consumers: Found) -> None:
-        """Ends the session here. All sockets of the user close; those with a session of their own come back."""
-        request.session.clear()
-        await consumers.disconnect(user=user.id, code=4401, reason="logged_out")
+    async def logout(current: CurrentLogin, everywhere: bool = False) -> None:
+        """Ends this login, or all of the user's. First its tokens are worth nothing, then its sockets are closed."""
+        if everywhere:
+            logins.end_everywhere(current.user.id)
+            await consumers.disconnect(user=current.user.id, code=4401, reason="logged_out")
+        else:
+            login = current.credential.claims["jti"]
+            logins.end(login)
+            await consumers.revoke(login)
 
     @app.get("/me")
-    async def me(request: Request) -> User | None:
+    async def me(token: Token = None) -> User | None:
         """Who is logged in, if somebody is."""
-        return find_user(request.session)
+        try:
+            return (await current(token)).user
+        except NotAuthenticated:
+            return None
 
     @app.post("/jobs", status_code=202)
-    async def start(job: NewJob, user: CurrentUser) -> dict[str, str]:
-        if jobs.count(user.id) >= MAX_JOBS:
+    async def start(job: NewJob, current: CurrentLogin) -> dict[str, str]:
+        user = current.user.id
+        if jobs.count(user) >= MAX_JOBS:
             raise HTTPException(429, f"No more than {MAX_JOBS} jobs at once.")
-        return {"job": (await jobs.start(user.id, job.below)).id}
+        return {"job": (await jobs.start(user, job.below)).id}
 
     @app.get("/unread")
-    async def unread(user: CurrentUser, consumers: Found) -> int:
+    async def unread(current: CurrentLogin) -> int:
         """How many notifications have not been read: for a page without a socket, or an e-mail."""
-        found = await consumers.history(f"inbox.{user.id}").read(limit=200, newest_first=True)
+        found = await consumers.history(f"inbox.{current.user.id}").read(limit=200, newest_first=True)
         read = max((event.data["up_to"] for event in found.events if event.event == "read"), default=0)
         return sum(event.event in NOTIFICATIONS and event.offset > read for event in found.events)
 
@@ -174,5 +199,5 @@ def make_app(url: str, run: Run | None = None, secret: str | None = None) -> Fas
 
 app = make_app(
     os.environ.get("BROKER_URL", "redis://127.0.0.1:6379/0"),
-    secret=os.environ.get("SESSION_SECRET"),
+    secret=os.environ.get("TOKEN_SECRET"),
 )

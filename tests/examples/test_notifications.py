@@ -1,23 +1,23 @@
 """Notifications: in one process with a job that the test ends, and with a real worker and a real broker."""
 
 import asyncio
-import base64
-import json
 import os
 import re
 import signal
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import itsdangerous
+import jwt
 import pytest
 from fastapi import FastAPI
 
 from examples.notifications.app import STATIC, make_app
 from examples.notifications.jobs import Job
+from examples.notifications.logins import LIFETIME, Logins
 from examples.notifications.worker import SEGMENT, count_primes, sieve
 from fastapi_consumers.testing import CallError, WebsocketCommunicator, lifespan
 
@@ -52,9 +52,14 @@ async def app(jobs: Jobs) -> AsyncIterator[FastAPI]:
 
 
 def cookie(name: str) -> str:
-    """A session of Starlette's SessionMiddleware."""
-    data = base64.b64encode(json.dumps({"user": name}).encode())
-    return "session=" + itsdangerous.TimestampSigner(SECRET).sign(data).decode()
+    """That of a login of its own."""
+    return f"token={Logins(SECRET).begin(name)}"
+
+
+def token_that_ends(seconds: float, name: str = "ann") -> str:
+    now = time.time()
+    claims = {"sub": name, "jti": uuid.uuid4().hex, "began": now, "aud": "notifications", "exp": now + seconds}
+    return jwt.encode(claims, SECRET, "HS256")
 
 
 def browser(app: FastAPI, name: str) -> httpx.AsyncClient:
@@ -63,7 +68,11 @@ def browser(app: FastAPI, name: str) -> httpx.AsyncClient:
 
 
 def inbox(app: FastAPI, name: str, query: str = "") -> WebsocketCommunicator:
-    return WebsocketCommunicator(app, f"/ws{query}", headers={"cookie": cookie(name)})
+    return WebsocketCommunicator(app, f"/ws/{name}{query}", headers={"cookie": cookie(name)})
+
+
+def with_token(app: FastAPI, token: str, name: str = "ann") -> WebsocketCommunicator:
+    return WebsocketCommunicator(app, f"/ws/{name}", headers={"cookie": f"token={token}"})
 
 
 async def start(client: httpx.AsyncClient, below: int = 1000) -> str:
@@ -84,26 +93,121 @@ async def past(socket: WebsocketCommunicator) -> list[str]:
     return [entry["event"] for entry in (await socket.call("history", timeout=20))["results"]]
 
 
-class TestSessions:
+async def refused(socket: WebsocketCommunicator, code: str, close_code: int = 4401) -> None:
+    async with socket:
+        assert (await socket.receive_json_from())["error"]["code"] == code
+        await socket.assert_closed(close_code)
+
+
+class TestLogins:
     async def test_who_logs_in_by_the_page_may_open_the_socket(self, app: FastAPI) -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
             for name, password in (("ann", "milk"), ("ann", ""), ("eve", ""), ("eve", "x")):
                 assert (await client.post("/login", json={"name": name, "password": password})).status_code == 403
             assert (await client.get("/me")).json() is None
-            assert (await client.post("/login", json={"name": "ann", "password": "tea"})).json() == {"id": "ann"}
+            answer = await client.post("/login", json={"name": "ann", "password": "tea"})
+            assert answer.json() == {"id": "ann"}
+            assert {"HttpOnly", "SameSite=strict"} <= set(answer.headers["set-cookie"].split("; "))
             assert (await client.get("/me")).json() == {"id": "ann"}
-            headers = {"cookie": f"session={client.cookies['session']}"}
-            async with WebsocketCommunicator(app, "/ws", headers=headers) as ann:
+            async with with_token(app, client.cookies["token"]) as ann:
                 assert (await ann.receive_json_from())["group"] == "inbox.ann"
-                assert (await client.post("/logout")).status_code == 204
-                await ann.assert_closed(4401)
-            assert (await client.get("/me")).json() is None
 
-    @pytest.mark.parametrize("headers", [{}, {"cookie": cookie("eve")}, {"cookie": cookie("ann")[:-1]}])
-    async def test_nobody_else_may(self, app: FastAPI, headers: dict[str, str]) -> None:
-        async with WebsocketCommunicator(app, "/ws", headers=headers) as stranger:
-            assert (await stranger.receive_json_from())["error"]["code"] == "not_authenticated"
-            await stranger.assert_closed(4401)
+    async def test_nobody_else_may(self, app: FastAPI) -> None:
+        await refused(WebsocketCommunicator(app, "/ws/ann"), "not_authenticated")
+        for bad in (cookie("eve"), cookie("ann")[:-2], "token="):
+            await refused(WebsocketCommunicator(app, "/ws/ann", headers={"cookie": bad}), "invalid_token")
+
+    async def test_a_refusal_is_in_the_language_of_the_browser(self, app: FastAPI) -> None:
+        async with WebsocketCommunicator(app, "/ws/ann", headers={"accept-language": "de-AT, en;q=0.5"}) as stranger:
+            error = (await stranger.receive_json_from())["error"]
+        assert error["code"] == "not_authenticated"
+        assert "Anmeldung" in error["message"]
+
+    async def test_nobody_may_be_in_the_inbox_of_somebody_else(self, app: FastAPI) -> None:
+        for path in ("/ws/ann", "/ws/Bob", "/ws/bob%20"):
+            stranger = WebsocketCommunicator(app, path, headers={"cookie": cookie("bob")})
+            await refused(stranger, "permission_denied", 4403)
+        async with inbox(app, "bob") as bob:
+            assert (await bob.receive_json_from())["group"] == "inbox.bob"
+
+    async def test_a_token_that_has_ended_opens_nothing(self, app: FastAPI) -> None:
+        token = token_that_ends(-1)
+        await refused(with_token(app, token), "expired")
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://testserver", headers={"cookie": f"token={token}"}
+        ) as client:
+            assert (await client.get("/me")).json() is None
+            assert (await client.post("/token")).status_code == 401
+
+    async def test_a_socket_goes_on_with_the_next_token_and_ends_without(self, app: FastAPI) -> None:
+        consumers, first = app.state.consumers, token_that_ends(120)
+        headers = {"cookie": f"token={first}"}
+        async with (
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://testserver", headers=headers
+            ) as client,
+            with_token(app, first) as ann,
+            with_token(app, first) as idle,
+        ):
+            answer = await client.post("/token")
+            renewed = answer.json()
+            assert renewed["expires_in"] == LIFETIME
+            # The cookie is the same token, of the same login.
+            assert f"token={renewed['token']};" in answer.headers["set-cookie"]
+            claims = [jwt.decode(each, options={"verify_signature": False}) for each in (first, renewed["token"])]
+            assert claims[0]["jti"] == claims[1]["jti"]
+            told = await ann.call("authenticate", {"token": renewed["token"]})
+            assert told["user"] == "ann"
+            assert 120 < told["expires_in"] <= LIFETIME
+            with pytest.raises(CallError, match="user_changed"):
+                await ann.call("authenticate", {"token": token_that_ends(120, "bob")})
+
+            consumers.expiries.clock = lambda: time.time() + 240  # more than the grace after the end of the first
+            consumers.expiries.look()
+            await idle.assert_closed(4401)
+            assert idle.close_reason == "expired"
+            await ann.call("history")
+            consumers.expiries.clock = lambda: time.time() + LIFETIME + 120
+            consumers.expiries.look()
+            await ann.assert_closed(4401)
+
+    async def test_who_logs_out_is_logged_out_there_alone(self, app: FastAPI) -> None:
+        async with browser(app, "ann") as desk, browser(app, "ann") as phone:
+            tokens = [each.headers["cookie"].removeprefix("token=") for each in (desk, phone)]
+            async with (
+                with_token(app, tokens[0]) as one,
+                with_token(app, tokens[0]) as two,
+                with_token(app, tokens[1]) as far,
+            ):
+                renewed = (await desk.post("/token")).json()["token"]
+                assert (await desk.post("/logout")).status_code == 204
+                for closed in (one, two):
+                    await closed.assert_closed(4401)
+                    assert closed.close_reason == "revoked"
+                await far.call("history")
+            # What was handed out before is worth nothing.
+            for token in (tokens[0], renewed):
+                await refused(with_token(app, token), "invalid_token")
+            assert (await desk.get("/me")).json() is None
+            assert (await desk.post("/logout")).status_code == 401
+            assert (await phone.get("/me")).json() == {"id": "ann"}
+
+    async def test_who_logs_out_everywhere_is_logged_out_on_all_devices(self, app: FastAPI) -> None:
+        async with browser(app, "ann") as desk, browser(app, "ann") as phone:
+            tokens = [each.headers["cookie"].removeprefix("token=") for each in (desk, phone)]
+            async with with_token(app, tokens[0]) as near, with_token(app, tokens[1]) as far, inbox(app, "bob") as bob:
+                assert (await desk.post("/logout?everywhere=true")).status_code == 204
+                for closed in (near, far):
+                    await closed.assert_closed(4401)
+                    assert closed.close_reason == "logged_out"
+                await bob.call("history")
+            for token in tokens:
+                await refused(with_token(app, token), "invalid_token")
+            assert (await phone.get("/me")).json() is None
+            # And may come back.
+            answer = await phone.post("/login", json={"name": "ann", "password": "tea"})
+            async with with_token(app, answer.cookies["token"]) as ann:
+                assert (await ann.receive_json_from())["group"] == "inbox.ann"
 
     async def test_jobs_are_started_by_those_who_are_logged_in(self, app: FastAPI, jobs: Jobs) -> None:
         async with browser(app, "eve") as eve:

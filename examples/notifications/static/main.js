@@ -7,8 +7,10 @@ const $ = (id) => document.getElementById(id);
 
 const STATES = { connecting: "Connecting…", open: "Connected", waiting: "Reconnecting…", closed: "Not connected" };
 const ENDS = ["finished", "failed"];
+const RETRY = 5_000; // ms until the token is renewed again where that failed
 
 let client = null; // one for each login: what it knows is one person's
+let renewal = 0; // the timer of the next one
 let epoch = null;
 let events = new Map(); // offset → {event, data, offset}
 let progress = new Map(); // job → how much of it is done, from 0 to 1
@@ -23,8 +25,8 @@ async function send(path, data = {}) {
   const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(data) };
   const answer = await fetch(path, options);
   if (answer.ok) return answer;
-  const { detail } = await answer.json().catch(() => ({}));
-  throw new Error(typeof detail === "string" ? detail : "The server did not take that.");
+  const { detail, error } = await answer.json().catch(() => ({}));
+  throw new Error(error?.message ?? (typeof detail === "string" ? detail : "The server did not take that."));
 }
 
 // -- what follows from the events -----------------------------------------------------------------------------------------
@@ -117,8 +119,22 @@ async function load() {
   render();
 }
 
-function connect() {
-  client = new Client("/ws", { greeting: "joined" });
+// The next token, in time: in the cookie for handshakes to come, and over the socket that is open. No script can read the
+// cookie, so the answer has the token too.
+async function renew() {
+  renewAfter(RETRY);
+  const { token, expires_in } = await (await send("/token")).json();
+  renewAfter(expires_in * 800); // four fifths of it, in ms
+  if (client?.state === "open") await client.call("authenticate", { token });
+}
+
+function renewAfter(delay) {
+  clearTimeout(renewal);
+  renewal = setTimeout(() => renew().catch(() => {}), delay); // it is tried again, or the socket says 4401
+}
+
+function connect(user) {
+  client = new Client(`/ws/${encodeURIComponent(user)}`, { greeting: "joined" });
   client.addEventListener("state", ({ detail }) => changed(detail));
   client.addEventListener("notice", ({ detail }) => noticed(detail));
   client.addEventListener("event", ({ detail }) => heard(detail));
@@ -128,7 +144,7 @@ function connect() {
 function changed({ state, code }) {
   $("state").dataset.state = state;
   $("state").textContent = STATES[state];
-  if (state === "closed" && code === 4401) start(); // logged out, perhaps in another window
+  if (state === "closed" && code === 4401) start(); // logged out, perhaps on another device; or it slept for too long
 }
 
 function noticed({ type, epoch: current, recovered }) {
@@ -185,8 +201,10 @@ $("door").addEventListener("submit", async (event) => {
 
 // The server closes the sockets, and that leads to the door.
 $("logout").addEventListener("click", () => send("/logout").catch(() => start()));
+$("logout-everywhere").addEventListener("click", () => send("/logout?everywhere=true").catch(() => start()));
 
 async function start() {
+  clearTimeout(renewal);
   const me = await (await fetch("/me")).json();
   const isIn = me !== null;
   $("door").hidden = isIn;
@@ -197,7 +215,8 @@ async function start() {
   render();
   if (!isIn) return;
   $("me").textContent = me.id;
-  connect();
+  await renew().catch(() => {}); // the cookie that there is will do for now
+  connect(me.id);
 }
 
 start();
