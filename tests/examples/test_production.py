@@ -2,6 +2,7 @@
 application itself: who may watch it, what is counted and logged.
 """
 
+import base64
 import importlib.util
 import io
 import json
@@ -251,7 +252,7 @@ async def test_the_dashboard_opens_with_the_same_password(app: FastAPI, monkeypa
     monkeypatch.setenv("ADMIN_PASSWORD", PASSWORD)
     stranger = WebsocketCommunicator(app, "/admin/socket")
     assert (await stranger.connect())[0] is False
-    basic = httpx.BasicAuth("admin", PASSWORD)._auth_header
+    basic = f"Basic {base64.b64encode(f'admin:{PASSWORD}'.encode()).decode()}"
     async with WebsocketCommunicator(app, "/admin/socket", headers={"Authorization": basic}) as board:
         assert board.is_connected
 
