@@ -315,7 +315,7 @@ class TestTwoProcesses:
                 job = await start(client, 10_000_000)
                 await hears(ann, "started")
                 assert 0 < (await hears(ann, "progress", PATIENCE))["data"]["done"] <= 1
-                finished = await hears(ann, "finished", 30)
+                finished = await hears(ann, "finished", PATIENCE)
                 assert finished["data"]["job"] == job
                 assert finished["data"]["text"] == "There are 664,579 primes below 10,000,000."
         # Another process of the application, later.
