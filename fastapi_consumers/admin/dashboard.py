@@ -212,8 +212,13 @@ class Dashboard(JSONConsumer):
         return await self.board.gathering(self.consumers).reset_throttles(data.user, data.address)
 
     @action(concurrent=True)
-    async def schedules(self) -> ScheduleList:
-        return await list_schedules(self.consumers, limit=100)
+    async def schedules(
+        self,
+        search: Annotated[str, Field(max_length=255)] | None = None,
+        limit: Annotated[int, Field(ge=1, le=100)] = 50,
+        cursor: Annotated[str, Field(max_length=2048)] | None = None,
+    ) -> ScheduleList:
+        return await list_schedules(self.consumers, search=search, limit=limit, cursor=cursor)
 
     @action(concurrent=True)
     async def create_schedule(self, data: NewSchedule) -> None:

@@ -22,6 +22,7 @@ class View(BaseModel):
     cursor: str | None = Field(default=None, max_length=2048)
     search: str | None = Field(default=None, max_length=255)
     group: str | None = Field(default=None, max_length=255)
+    user: str | None = Field(default=None, max_length=255)
 
 
 class Page(NamedTuple):
@@ -37,7 +38,7 @@ async def read(gathering: Gathering, view: View) -> Page:
     if view.kind == "connections":
         order: Any = view.order if view.order in CONNECTION_ORDERS else "newest"
         found = await gathering.connections(
-            order=order, limit=view.limit, cursor=view.cursor, search=view.search, group=view.group
+            order=order, limit=view.limit, cursor=view.cursor, search=view.search, group=view.group, user=view.user
         )
         rows = {item.channel: _row(item) for item in found.results}
     elif view.kind == "groups":

@@ -1,6 +1,6 @@
 // What a group is told, and a way to tell it something.
 
-import { $, clock, confirmed, h, number, toast } from "./dom.js";
+import { $, clock, confirmed, dim, h, isDim, number, toast } from "./dom.js";
 
 const MAX_LINES = 300;
 
@@ -23,8 +23,15 @@ export class Console {
     });
     $("send-form").addEventListener("submit", (event) => { event.preventDefault(); this.#send(); });
     $("hold").addEventListener("click", () => this.#hold(!this.#isHeld));
-    $("clear").addEventListener("click", () => { $("log").replaceChildren(); this.#facts(); });
-    $("older").addEventListener("click", () => this.#older());
+    $("clear").addEventListener("click", () => {
+      $("log").replaceChildren();
+      this.#before = null;
+      dim($("older"), false);
+      this.#facts();
+    });
+    $("older").addEventListener("click", () => { if (!isDim($("older"))) this.#older(); });
+    $("purge").addEventListener("click", () => this.#purge());
+    $("who").addEventListener("click", () => this.#who());
     this.lives = [{ again: () => { if (this.#group !== null) this.#watch(this.#group); }, changed() {} }];
     $("watch-form").elements.group.addEventListener("focus", () => this.#suggest());
   }
@@ -56,6 +63,7 @@ export class Console {
       this.#socket.call("unwatch", { group: this.#group }).catch(() => {});
       $("log").replaceChildren();
     }
+    if (this.#group !== group) this.#members(null);
     this.#group = group;
     try {
       const found = await this.#socket.call("watch", { group });
@@ -63,8 +71,9 @@ export class Console {
       this.connections = found.connections;
       this.#before = null;
       this.#skipped = 0;
-      $("older").hidden = found.history === null;
-      $("older").disabled = false;
+      $("older").hidden = $("kept").hidden = found.history === null;
+      $("kept-facts").textContent = found.history ?? "";
+      dim($("older"), false);
       $("watching").hidden = false;
       this.#hold(false);
     } catch (error) {
@@ -124,12 +133,51 @@ export class Console {
       }));
       $("log").prepend(...lines.reverse());
       this.#before = page.next;
-      $("older").disabled = page.next === null;
+      dim($("older"), page.next === null);
       this.#facts();
       if (lines.length === 0) toast("Its history is empty.");
     } catch (error) {
       toast(error.message, true);
     }
+  }
+
+  async #purge() {
+    const group = this.#group;
+    const text = `What the history of ${group} keeps is forgotten, for everybody. Who comes back after a loss cannot be sent what was missed.`;
+    if (!(await confirmed("Forget the history?", text, "Forget it"))) return;
+    try {
+      await this.#socket.call("purge", { group });
+      toast(`The history of ${group} is forgotten.`);
+      if (group !== this.#group) return;
+      for (const past of $("log").querySelectorAll(".past")) past.remove();
+      this.#before = null;
+      dim($("older"), false);
+      this.#facts();
+    } catch (error) {
+      toast(error.message, true);
+    }
+  }
+
+  async #who() {
+    const group = this.#group;
+    try {
+      const found = await this.#socket.call("presence", { group });
+      if (group === this.#group) this.#members(found);
+    } catch (error) {
+      toast(error.message, true);
+    }
+  }
+
+  /** Who is in the group; `null` is said of one that nobody has asked about. */
+  #members(found) {
+    const keys = Object.entries(found?.members ?? {});
+    $("who").textContent = found === null ? "Show who is here" : "Look again";
+    $("who-count").textContent = found === null ? "Who is in the group, by presence."
+      : found.count === 0 ? "Nobody is here, or the group has no presence."
+      : keys.length < found.count ? `${number(found.count)} are here, of whom these are the first:` : `${number(found.count)} ${found.count === 1 ? "is" : "are"} here:`;
+    $("who-list").replaceChildren(...keys.map(([key, { metas }]) =>
+      h("li", {}, key, metas.length > 1 ? h("span", { class: "soft" }, ` ${number(metas.length)} connections`) : null)));
+    $("who-list").hidden = keys.length === 0;
   }
 
   async #send() {

@@ -55,6 +55,26 @@ export function toast(text, isBad = false) {
   toastTimer = setTimeout(() => { element.hidden = true; }, 6000);
 }
 
+/** Dims a button that does nothing for now. It is not `disabled`: that would take the focus from who just pressed it. */
+export const dim = (button, isDim) => button.setAttribute("aria-disabled", String(isDim));
+export const isDim = (button) => button.getAttribute("aria-disabled") === "true";
+
+const heading = () => document.querySelector("main > section:not([hidden]) > h2");
+// What a control does there: a link its address, a button what it is marked with.
+const markOf = (control) => control.dataset.mark ?? control.getAttribute("href");
+
+/** After something was drawn anew: to what had the focus, or to what does the same in `place`, or first in it. */
+export function refocus(focused, place) {
+  if (focused === null) return;
+  if (focused.isConnected && focused.getClientRects().length > 0) {
+    if (document.activeElement !== focused) focused.focus({ preventScroll: true }); // It was moved.
+    return;
+  }
+  const found = [...(place?.querySelectorAll("a[href], button, summary") ?? [])];
+  const mark = markOf(focused);
+  (found.find((control) => markOf(control) === mark) ?? found[0] ?? heading()).focus({ preventScroll: true });
+}
+
 /** Whether the person wants it. */
 export function confirmed(title, text, verb) {
   const dialog = $("confirm");
@@ -65,6 +85,10 @@ export function confirmed(title, text, verb) {
   dialog.showModal();
   $("confirm-no").focus();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    dialog.addEventListener("close", () => {
+      // The browser gives the focus back to what opened it, unless that is gone by now.
+      if (document.activeElement === document.body) heading().focus({ preventScroll: true });
+      resolve(dialog.returnValue === "yes");
+    }, { once: true });
   });
 }

@@ -1,6 +1,6 @@
 // Connections, groups and processes: lists that can be searched.
 
-import { $, ago, bytes, confirmed, h, number, toast } from "./dom.js";
+import { $, ago, bytes, confirmed, h, number, refocus, toast } from "./dom.js";
 import { Live, settled } from "./live.js";
 import { Table } from "./table.js";
 
@@ -58,7 +58,7 @@ class Searched {
 export class Connections extends Searched {
   constructor(socket) {
     super(socket, "connections", [
-      { label: "User", className: "main", show: ({ user }) => (user === undefined ? h("span", { class: "soft" }, "anonymous") : user) },
+      { label: "User", className: "main", show: ({ user }) => (user === undefined ? h("span", { class: "soft" }, "anonymous") : h("a", { href: `#/connections/user/${encodeURIComponent(user)}` }, user)) },
       { label: "Address", show: ({ address }) => address || "–" },
       { label: "Consumer", show: ({ consumer, path }) => h("span", { title: path }, consumer), isFixed: true },
       { label: "Groups", className: "groups", show: ({ groups, group_count: count }) => groupsOf(groups, count) },
@@ -66,17 +66,34 @@ export class Connections extends Searched {
       { label: "Last seen", className: "right seen", show: ({ last_seen: at }) => ago(at) },
       { label: "Sent", className: "right", show: ({ sent, sent_bytes: size }) => (size === undefined ? number(sent) : `${number(sent)} · ${bytes(size)}`) },
       { label: "Waiting", className: "right", show: ({ queued, dropped }) => (dropped ? `${number(queued)}, ${number(dropped)} dropped` : number(queued)) },
-      { label: "Disconnect", isHidden: true, className: "actions", isFixed: true, show: (item) => this.#button(item) },
+      { label: "Disconnect", isHidden: true, className: "actions", show: (item) => this.#button(item) },
     ], { caption: "Open connections", empty: "No connection is like this." });
   }
 
   enter(filter, value) {
     this.request = { kind: "connections", limit: 50 };
-    const isFiltered = filter === "group" && Boolean(value);
-    if (isFiltered) this.request.group = value;
-    $("connections-filter").hidden = !isFiltered;
-    $("connections-filter").replaceChildren("In the group ", code(value ?? ""), " ", h("a", { href: "#/connections" }, "Show all"));
+    const isFiltered = (filter === "group" || filter === "user") && Boolean(value);
+    if (isFiltered) this.request[filter] = value;
+    const place = $("connections-filter");
+    const focused = place.contains(document.activeElement) ? document.activeElement : null;
+    place.hidden = !isFiltered;
+    place.replaceChildren(...(isFiltered ? this.#filter(filter, value) : []));
+    refocus(focused, place);
     this.show(null);
+  }
+
+  #filter(filter, value) {
+    const disconnect = () => run(async () => {
+      const text = `Every connection ${filter === "user" ? "of" : "in"} ${value} is closed with code 4409, in all processes. Clients may come back.`;
+      if (!(await confirmed("Disconnect all?", text, "Disconnect all"))) return;
+      await this.socket.call("disconnect", { [filter]: value });
+      toast(`All of ${value} are being disconnected.`);
+    });
+    return [
+      h("span", {}, filter === "user" ? "Of the user " : "In the group ", code(value)),
+      h("a", { href: "#/connections" }, "Show all connections"),
+      h("button", { type: "button", class: "small", "aria-label": `Disconnect all of ${value}`, onClick: disconnect }, "Disconnect all"),
+    ];
   }
 
   shown() {
@@ -92,7 +109,7 @@ export class Connections extends Searched {
       await this.socket.call("disconnect", { channel });
       toast(`${who} is being disconnected.`);
     });
-    return h("button", { type: "button", class: "small", "aria-label": `Disconnect ${who}, ${channel}`, onClick: click }, "Disconnect");
+    return h("button", { type: "button", class: "small", "data-mark": "disconnect", "aria-label": `Disconnect ${who}, ${channel}`, onClick: click }, "Disconnect");
   }
 }
 
@@ -123,6 +140,6 @@ export class Groups extends Searched {
     });
     return h("span", { class: "buttons" },
       h("a", { class: "button small", href: `#/connections/group/${encodeURIComponent(name)}`, "aria-label": `Connections in ${name}` }, "Connections"),
-      h("button", { type: "button", class: "small", "aria-label": `Disconnect all of ${name}`, onClick: click }, "Disconnect all"));
+      h("button", { type: "button", class: "small", "data-mark": "disconnect", "aria-label": `Disconnect all of ${name}`, onClick: click }, "Disconnect all"));
   }
 }

@@ -1,6 +1,6 @@
 // The numbers, drawn, and the largest groups.
 
-import { $, about, h, number } from "./dom.js";
+import { $, about, h, number, refocus } from "./dom.js";
 import { Live } from "./live.js";
 import { Plot } from "./plot.js";
 
@@ -26,9 +26,9 @@ function bars(place, items, link) {
     return h("li", {}, bar, link ? h("a", { href: link(name) }, name) : h("span", { class: "name" }, name), h("span", { class: "count" }, number(count)));
   });
   if (rows.length === 0) rows.push(h("li", { class: "empty" }, "Nobody is here."));
-  const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const focused = place.contains(document.activeElement) ? document.activeElement : null;
   place.replaceChildren(...rows);
-  if (focused !== null) place.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  refocus(focused, place);
 }
 
 export class Overview {

@@ -1,6 +1,6 @@
 // Routes, processes, and the little that can be set.
 
-import { $, ago, h, number, toast } from "./dom.js";
+import { $, ago, h, number, refocus, toast } from "./dom.js";
 import { Live } from "./live.js";
 import { Table } from "./table.js";
 
@@ -15,8 +15,12 @@ export class Routes {
   async enter() {
     try {
       const { results } = await this.#socket.call("routes");
-      $("routes-list").replaceChildren(...results.map(card));
-      if (results.length === 0) $("routes-list").append(h("p", { class: "empty" }, "Nothing is routed."));
+      const place = $("routes-list");
+      const opened = new Set([...place.querySelectorAll("details[open] summary")].map(({ dataset }) => dataset.mark));
+      const focused = place.contains(document.activeElement) ? document.activeElement : null;
+      place.replaceChildren(...results.map((route) => card(route, opened.has(route.path))));
+      if (results.length === 0) place.append(h("p", { class: "empty" }, "Nothing is routed."));
+      refocus(focused, place);
     } catch (error) {
       if (error.code !== "not_connected") toast(error.message, true);
     }
@@ -25,7 +29,7 @@ export class Routes {
   leave() {}
 }
 
-function card(route) {
+function card(route, isOpen) {
   const facts = {
     Groups: route.groups.join(", "),
     History: route.history,
@@ -47,7 +51,7 @@ function card(route) {
     h("h3", {}, h("code", {}, route.path)),
     h("p", { class: "soft" }, `${route.consumer}, ${route.module}, line ${route.line}`),
     h("dl", { class: "facts" }, ...rows),
-    h("details", {}, h("summary", {}, `${actions.length} actions`), h("ul", { class: "chips" }, ...actions)));
+    h("details", { open: isOpen }, h("summary", { "data-mark": route.path }, `${number(actions.length)} action${actions.length === 1 ? "" : "s"}`), h("ul", { class: "chips" }, ...actions)));
 }
 
 export class System {
@@ -71,14 +75,19 @@ export class System {
       whole: (page) => this.table.show(page),
       change: (delta) => this.table.change(delta),
     });
-    this.lives = [this.live, { again: () => { if (!$("system").hidden) this.#settings(); }, changed() {} }];
+    this.lives = [this.live, { again: () => { if (!$("system").hidden) this.#ask(); }, changed() {} }];
     $("level-form").addEventListener("submit", (event) => { event.preventDefault(); this.#setLevel(event.target.elements); });
     $("throttle-form").addEventListener("submit", (event) => { event.preventDefault(); this.#reset(event.target.elements); });
   }
 
   enter() {
     this.live.open({ kind: "processes" });
+    this.#ask();
+  }
+
+  #ask() {
     this.#settings();
+    this.#levels();
   }
 
   leave() {
@@ -98,9 +107,30 @@ export class System {
     }
   }
 
+  async #levels() {
+    try {
+      this.#showLevels((await this.#socket.call("log_levels")).levels);
+    } catch (error) {
+      if (error.code !== "not_connected") toast(error.message, true);
+    }
+  }
+
+  /** Loggers that have a level, each with the processes that have another one than the rest. */
+  #showLevels(levels) {
+    const loggers = new Map();
+    for (const found of Object.values(levels))
+      for (const [logger, level] of Object.entries(found)) {
+        const counts = loggers.get(logger) ?? new Map();
+        loggers.set(logger, counts.set(level, (counts.get(level) ?? 0) + 1));
+      }
+    const said = (counts) => (counts.size === 1 ? [...counts.keys()][0] : [...counts].map(([level, count]) => `${level} in ${number(count)}`).join(", "));
+    $("levels-list").replaceChildren(...[...loggers].sort().map(([logger, counts]) => h("div", {}, h("dt", {}, h("code", {}, logger)), h("dd", {}, said(counts)))));
+  }
+
   async #setLevel({ logger, level }) {
     try {
       const { levels } = await this.#socket.call("set_log_level", { logger: logger.value.trim(), level: level.value });
+      this.#showLevels(levels);
       $("levels").textContent = `Set in ${Object.keys(levels).length} process${Object.keys(levels).length === 1 ? "" : "es"}.`;
     } catch (error) {
       $("levels").textContent = error.message;
