@@ -7,6 +7,7 @@ environment it has no admin router, and answers those of others all the same.
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 if __name__ == "__main__":
@@ -18,6 +19,9 @@ from starlette.requests import HTTPConnection
 
 from fastapi_consumers import GroupConsumer, NotAuthenticated, action, add_consumers, path
 from fastapi_consumers.admin import admin_router
+from fastapi_consumers.authentication import BaseAuthentication
+from fastapi_consumers.history import History
+from fastapi_consumers.presence import Presence
 
 
 class Room(GroupConsumer):
@@ -28,6 +32,21 @@ class Room(GroupConsumer):
         await self.broadcast("said", text)
 
 
+class ByName(BaseAuthentication):
+    async def authenticate(self, connection: Any) -> Any:
+        name = connection.websocket.query_params.get("name")
+        return (SimpleNamespace(id=name), None) if name else None
+
+
+class Hall(GroupConsumer):
+    """People with names, and a history."""
+
+    groups = ["hall.{hall}"]
+    authentication_classes = [ByName]
+    history = History(size=100)
+    presence = Presence(key=lambda consumer: consumer.user.id)
+
+
 async def require_key(connection: HTTPConnection) -> None:
     if "open" not in (connection.query_params.get("key"), connection.cookies.get("key")):
         raise NotAuthenticated
@@ -36,7 +55,7 @@ async def require_key(connection: HTTPConnection) -> None:
 app = FastAPI()
 consumers = add_consumers(
     app,
-    [path("/room/{room}", Room)],
+    [path("/room/{room}", Room), path("/hall/{hall}", Hall)],
     url=os.environ.get("BROKER_URL", "memory://"),
     broker_timeout=20,
     allowed_origins=["*"],

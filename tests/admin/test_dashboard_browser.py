@@ -1,101 +1,26 @@
-"""The dashboard in a real browser: looked at, typed into, and checked by axe-core.
+"""The dashboard in a real browser: looked at, drawn, and checked by axe-core.
 
-The server runs in a process of its own. Nothing waits for a time, everything for what a person would see.
+Nothing waits for a time, everything for what a person would see.
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Page, WebSocketRoute
 
-from tests.accessibility import obstacles
-from tests.admin.test_processes import AdminServer
+from tests.admin.browsing import SCREENS, AdminServer, browser, expect, server, visit
+
+__all__ = ["browser", "server", "visit"]
 
 # One event loop for all of the module, so that they share a browser.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser]
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-SCREENS: dict[str, Any] = {
-    "desk": {"viewport": {"width": 1280, "height": 800}},
-    "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
-}
 SECTIONS = ("overview", "connections", "groups", "console/room.a", "schedules", "routes", "system")
-expect.set_options(timeout=60_000)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdminServer]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADMIN", "10")
-        patch.delenv("BROKER_URL", raising=False)
-        server = AdminServer(tmp_path_factory.mktemp("dashboard") / "log", {}, ())
-        server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-    assert server.complaints() == []
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser(chromium: str) -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=120_000)
-        yield browser
-        await browser.close()
-
-
-class Visit:
-    """A page that is open, and what it complained of."""
-
-    def __init__(self, page: Page, server: AdminServer) -> None:
-        self.page, self._server = page, server
-        self.complaints: list[str] = []
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
-
-    async def go(self, section: str) -> None:
-        where = f"http://127.0.0.1:{self._server.port}/admin#/{section}"
-        await self.page.goto(where)
-        await expect(self.page.locator("#state")).to_have_text("Live")
-
-    async def show(self, section: str) -> None:
-        await self.page.evaluate("(hash) => { location.hash = hash; }", f"#/{section}")
-        name = section.partition("/")[0]
-        await expect(self.page.locator(f"nav.sections a[href='#/{name}']")).to_have_attribute("aria-current", "page")
-
-    async def look(self, what: str) -> None:
-        """It does not scroll sideways, and axe-core finds nothing."""
-        wide = await self.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, what
-        assert await obstacles(self.page) == [], what
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def visit(browser: Browser, server: AdminServer) -> AsyncIterator[Any]:
-    contexts = []
-
-    async def visit(section: str = "overview", **options: Any) -> Visit:
-        context = await browser.new_context(**options)
-        contexts.append(context)
-        context.set_default_timeout(60_000)
-        address = {"name": "key", "value": "open", "url": f"http://127.0.0.1:{server.port}"}
-        await context.add_cookies([address])
-        visit = Visit(await context.new_page(), server)
-        visits.append(visit)
-        await visit.go(section)
-        return visit
-
-    visits: list[Visit] = []
-    yield visit
-    for context in contexts:
-        await context.close()
-    await server.drop_clients()
-    assert [each.complaints for each in visits if each.complaints] == []
+#: Of the points of a card's line.
+HEIGHTS = """(name) => (document.querySelector(`#card-${name} .line`).getAttribute("d") ?? "")
+    .match(/[\\d.]+(?=L|$)/g)?.map(Number) ?? []"""
 
 
 @pytest.mark.parametrize(("screen", "scheme"), [("desk", "light"), ("phone", "dark")])
@@ -114,61 +39,118 @@ async def test_every_section_can_be_read_by_everybody(
             await expect(shown.page.locator("#connections-list tbody tr").nth(3)).to_be_visible()
         elif section.startswith("console"):
             await expect(shown.page.locator("#log-facts")).to_contain_text("2 connections")
-            await shown.page.get_by_role("button", name="Send to all").click()
+            await shown.press_button("Send to all")
             await expect(shown.page.locator("#log li").first).to_contain_text("Hello")
+        elif section == "system":
+            await expect(shown.page.locator("#levels-list div").first).to_be_visible()
         await shown.page.screenshot(path=tmp_path / f"{section.partition('/')[0]}.png")
         await shown.look(section)
+        if screen == "desk":
+            assert await passed_over(shown.page) == [], section
 
 
-async def test_connections_are_found_and_disconnected_with_the_keyboard_alone(visit: Any, server: AdminServer) -> None:
-    mine = await server.connect("/room/quiet")
-    await server.connect("/room/loud")
-    shown = await visit()
-    page, keyboard = shown.page, shown.page.keyboard
-    await keyboard.press("Tab")
-    await expect(page.locator("#skip")).to_be_focused()
-    for _ in range(3):  # The colours, and the first of the sections.
-        await keyboard.press("Tab")
-    await expect(page.get_by_role("link", name="Connections", exact=True)).to_be_focused()
-    await keyboard.press("Enter")
-    await expect(page.locator("#main")).to_be_focused()
-    await page.get_by_role("searchbox", name="Search").focus()
-    await keyboard.type("quiet")
-    rows = page.locator("#connections-list tbody tr")
+async def passed_over(page: Page) -> list[str]:
+    """Controls of the section that nobody comes to who goes through it with the tabulator key."""
+    await page.evaluate(
+        """() => {
+            const what = 'a[href], button, input, select, textarea, summary, [tabindex="0"]';
+            const all = [...document.querySelectorAll("main " + what.replaceAll(", ", ", main "))];
+            window.missing = new Set(all.filter((each) => each.checkVisibility()));
+            addEventListener("focusin", ({ target }) => window.missing.delete(target));
+            document.querySelector("main").focus();
+        }"""
+    )
+    for _ in range(100):
+        await page.keyboard.press("Tab")
+        if not await page.evaluate("() => document.querySelector('main').contains(document.activeElement)"):
+            break
+    missing: list[str] = await page.evaluate("() => [...window.missing].map((each) => each.outerHTML)")
+    return missing
+
+
+async def test_what_is_not_there_always_can_be_read_too(visit: Any, server: AdminServer) -> None:
+    """A dialog, messages, errors, an alarm, schedules that had trouble: in both colours, wide and narrow."""
+    await server.connect("/hall/z?name=zoe")
+    when = {"every": "1h", "group": "hall.z", "event": "tea"}
+    for name in ("tea", "biscuits"):
+        await server.ask("POST", "/schedules", status=201, body={"name": name, **when})
+    shown = await visit("system", reduced_motion="reduce")
+    page = shown.page
+
+    def trouble(message: str | bytes) -> str | bytes:
+        text = message if isinstance(message, str) else message.decode()
+        text = text.replace('"missed":0,"lost":0', '"missed":3,"lost":1').replace('"healthy":true', '"healthy":false')
+        return text.replace('"runs":0,"errors":0', '"runs":1200,"errors":2')
+
+    def route(socket: WebSocketRoute) -> None:
+        below = socket.connect_to_server()
+        below.on_message(lambda message: socket.send(trouble(message)))
+
+    await page.route_web_socket("**/admin/socket", route)
+    # A message stays until it is looked at, however long that takes.
+    await page.add_init_script(
+        "const set = setTimeout; window.setTimeout = (call, ms, ...rest) => set(call, ms === 6000 ? 1e9 : ms, ...rest);"
+    )
+    await page.reload()
+
+    async def look(what: str) -> None:
+        for screen, scheme in (("desk", "dark"), ("phone", "light")):
+            await page.set_viewport_size(SCREENS[screen]["viewport"])
+            await page.emulate_media(color_scheme=scheme)
+            await shown.look(f"{what}, {screen}, {scheme}")
+
+    await shown.show("overview")
+    await expect(page.locator("#alarm")).to_have_text("A process has lost its broker.")
+    await look("alarm")
+    await shown.show("schedules")
+    rows = page.locator("#schedules-list tbody tr")
+    await expect(rows).to_have_count(2)
+    await expect(rows.first).to_contain_text("1,2002 failed1 lost3 missed")
+    await shown.press_button("Pause biscuits")
+    await expect(rows.first).to_contain_text("paused")
+    await shown.press_button("Run now biscuits")
+    await expect(page.locator("#toast")).to_have_text("biscuits is to run once.")
+    await shown.schedule(Name="tea", Times="1h", Group="hall.z", Event="tea")
+    await expect(page.locator("#schedule-error")).to_contain_text("a name of its own")
+    await look("schedules, a message and an error")
+    await shown.press_button("Delete tea")
+    await expect(page.locator("dialog")).to_be_visible()
+    await look("dialog")
+    await shown.confirm("Delete")
     await expect(rows).to_have_count(1)
-    await page.get_by_role("button", name=re.compile("^Disconnect the anonymous")).focus()
-    await keyboard.press("Enter")
-    await expect(page.get_by_role("button", name="Cancel")).to_be_focused()
-    await keyboard.press("Escape")
-    await expect(page.locator("dialog")).to_be_hidden()
-    await expect(rows).to_have_count(1)
-    await keyboard.press("Enter")
-    await keyboard.press("Tab")
-    await keyboard.press("Enter")
-    assert (await mine.closed()).code == 4409
-    await expect(rows).to_have_count(0)
-    await expect(page.get_by_text("No connection is like this.")).to_be_visible()
-
-
-async def test_a_group_is_watched_and_spoken_to(visit: Any, server: AdminServer) -> None:
-    member = await server.connect("/room/talk")
-    page = (await visit("console")).page
-    await page.get_by_role("combobox", name="Group").fill("room.talk")
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#log-facts")).to_have_text("1 connection")
-    await page.get_by_role("textbox", name="Data, as JSON").fill("{")
-    await page.get_by_role("button", name="Send to all").click()
+    await server.ask("DELETE", "/schedules/tea", status=404)
+    await server.ask("DELETE", "/schedules/biscuits", status=204)
+    await shown.show("console/hall.z")
+    await shown.press_button("Show who is here")
+    await expect(page.locator("#who-list")).to_have_text("zoe")
+    await shown.write(page.get_by_label("Data, as JSON").first, "{")
+    await shown.press_button("Send to all")
     await expect(page.locator("#send-error")).to_contain_text("This is not JSON")
-    await page.get_by_role("textbox", name="Event").fill("news")
-    await page.get_by_role("textbox", name="Data, as JSON").fill('{"<b>bold</b>": 1}')
-    await page.get_by_role("button", name="Send to all").click()
-    assert (await member.receive_json())["data"] == {"<b>bold</b>": 1}
-    await expect(page.locator("#log li")).to_contain_text('news{"<b>bold</b>":1}')
-    await page.get_by_role("button", name="Pause").click()
-    await member.send_json(action="say", data={"text": "unseen"})
-    await expect(page.locator("#log-facts")).to_contain_text("paused, 1 came since")
-    await page.get_by_role("button", name="Go on").click()
-    await expect(page.locator("#log li")).to_have_count(1)
+    await look("an error in the console")
+    await shown.show("console/" + "x" * 300)
+    await expect(page.locator("#toast.bad")).to_be_visible()
+    await look("a message of a failure")
+
+
+async def test_the_plots_follow_the_load(visit: Any, server: AdminServer) -> None:
+    page = (await visit()).page
+    card, rate = page.locator("#card-connections"), page.locator("#card-rate")
+    await expect(card.locator(".value")).to_have_text("1")
+    for _ in range(6):
+        await server.connect("/room/busy")
+    await expect(card.locator(".value")).to_have_text("7")
+    await expect(card.locator(".tick.high")).to_have_text("10")
+    # Below is a greater y.
+    heights = await page.evaluate(f"() => ({HEIGHTS})('connections')")
+    assert (heights[0], heights[-1]) == (pytest.approx(89.9, abs=0.2), pytest.approx(32.3, abs=0.2))
+    await expect(card.get_by_role("img")).to_have_attribute("aria-label", re.compile("^Connections: .* now, at most"))
+    await expect(card.locator(".area")).to_have_attribute("d", re.compile("^M.*Z$"))
+    for number in range(10):
+        await server.ask("POST", "/events", body={"group": "room.busy", "event": "news", "data": number})
+    await page.wait_for_function(f"() => ({HEIGHTS})('rate').some((y) => y < 90)")
+    await expect(rate.locator(".tick.high")).not_to_have_text("1")
+    await rate.get_by_role("img").hover()
+    await expect(rate.locator(".tip")).to_contain_text("/s, ")
 
 
 async def test_it_comes_back_after_the_server_did_and_keeps_its_colours(visit: Any, server: AdminServer) -> None:
@@ -177,7 +159,7 @@ async def test_it_comes_back_after_the_server_did_and_keeps_its_colours(visit: A
     await server.connect("/room/a")
     await expect(page.locator("#groups-list tbody tr")).to_have_count(1)
     for name in ("Light", "Dark"):
-        await page.locator("#theme").click()
+        await shown.press(page.locator("#theme"))
         await expect(page.locator("#theme-name")).to_have_text(name)
     background = "() => getComputedStyle(document.body).backgroundColor"
     assert await page.evaluate(background) == "rgb(14, 20, 26)"
@@ -190,21 +172,3 @@ async def test_it_comes_back_after_the_server_did_and_keeps_its_colours(visit: A
     await page.reload()
     await expect(page.locator("#theme-name")).to_have_text("Dark")
     assert await page.evaluate(background) == "rgb(14, 20, 26)"
-
-
-async def test_a_schedule_is_made_and_deleted(visit: Any) -> None:
-    page = (await visit("schedules")).page
-    form = page.locator("#schedule-form")
-    for label, text in (("Name", "tea"), ("Times", "soon"), ("Group", "room.a"), ("Event", "tea")):
-        await form.get_by_label(label, exact=True).fill(text)
-    await form.get_by_role("button", name="Create").click()
-    await expect(page.locator("#schedule-error")).to_contain_text("expected")
-    await form.get_by_label("Times").fill("1h")
-    await form.get_by_role("button", name="Create").click()
-    row = page.locator("#schedules-list tbody tr")
-    await expect(row).to_contain_text("tea to room.a")
-    await row.get_by_role("button", name="Pause").click()
-    await expect(row).to_contain_text("paused")
-    await row.get_by_role("button", name="Delete").click()
-    await page.get_by_role("button", name="Delete", exact=True).click()
-    await expect(row).to_have_count(0)
