@@ -30,11 +30,12 @@ from starlette.requests import HTTPConnection
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from fastapi_consumers import GroupConsumer, action, add_consumers, path
+from fastapi_consumers import GroupConsumer, action, add_consumers, cron, every, path
 from fastapi_consumers.admin import admin_router
 from fastapi_consumers.authentication import BaseAuthentication
 from fastapi_consumers.history import History
 from fastapi_consumers.presence import Presence
+from fastapi_consumers.schedules import ScheduledRun
 
 NAMES = ["ada", "bela", "chen", "dmitri", "emeka", "farah", "goran", "hana", "ines", "jonas", "kofi", "lena", "mira"]
 ROOMS = ["lobby", "support", "berlin", "lagos", "taipei", "music", "chess", "garden", "night-shift", "release-42"]
@@ -97,7 +98,13 @@ def make_app() -> FastAPI:
         path("/prices/{symbol}", Prices, name="prices"),
         path("/documents/{id:int}", Document, name="document"),
     ]
-    add_consumers(app, routes, trusted_proxies=["10.0.0.0/8"])
+    consumers = add_consumers(app, routes, trusted_proxies=["10.0.0.0/8"])
+
+    @consumers.schedule(every("7s", name="prices.import"))
+    async def import_prices(run: ScheduledRun) -> None:
+        if run.at.second % 3 == 0:
+            raise TimeoutError
+
     app.include_router(admin_router(dependencies=[Depends(require_key)]))
 
     @app.get("/enter")
@@ -177,6 +184,20 @@ async def talk(app: FastAPI, rate: float) -> None:
         await asyncio.sleep(1 / wanted)
 
 
+async def add_schedules(app: FastAPI) -> None:
+    """Some that are made at run time, as on the page."""
+    schedules = app.state.consumers.schedules
+    for name, when, group, event in (
+        ("closing-bell", cron("30 17 * * 1-5", tz="Europe/Berlin"), "prices.all", "closed"),
+        ("lobby.heartbeat", every("5s"), "chat.lobby", "tick"),
+        ("maintenance", cron("0 4 * * 0"), "chat.support", "maintenance"),
+        ("night-shift.break", cron("0 2,5 * * *", tz="Asia/Taipei"), "chat.night-shift", "break"),
+        ("release.reminder", every("6h"), "chat.release-42", "reminder"),
+    ):
+        await schedules.create(name, when, group=group, event=event)
+    await schedules.pause("maintenance")
+
+
 @contextlib.asynccontextmanager
 async def running(connections: int, rate: float, guests: int = 0) -> AsyncIterator[tuple[FastAPI, str]]:
     app = make_app()
@@ -189,6 +210,7 @@ async def running(connections: int, rate: float, guests: int = 0) -> AsyncIterat
     tasks = {asyncio.create_task(connect(app, number, opened)) for number in range(connections)}
     for _ in range(connections):
         await opened.acquire()
+    await add_schedules(app)
     tasks.add(asyncio.create_task(talk(app, rate)))
     tasks.add(asyncio.create_task(come_and_go(app, guests)))
     try:
@@ -272,14 +294,16 @@ async def cpu(seconds: float) -> float:
 PICTURES = (
     ("overview-light", "overview", "light", (1200, 900)),
     ("overview-dark", "overview", "dark", (1280, 860)),
-    ("connections-light", "connections", "light", (1280, 860)),
-    ("console-dark", "console/chat.night-shift", "dark", (1200, 700)),
+    ("connections-light", "connections", "light", (1200, 620)),
+    ("console-dark", "console/chat.night-shift", "dark", (1200, 860)),
     ("system-light", "system", "light", (1280, 1000)),
     ("routes-dark", "routes", "dark", (1280, 860)),
-    ("groups-light", "groups", "light", (1280, 860)),
+    ("groups-dark", "groups", "dark", (1200, 620)),
+    ("schedules-light", "schedules", "light", (1200, 900)),
     ("phone-overview", "overview", "light", (390, 844)),
     ("phone-connections", "connections", "dark", (390, 844)),
     ("phone-console", "console/chat.night-shift", "light", (390, 844)),
+    ("phone-schedules", "schedules", "dark", (390, 844)),
 )
 
 
@@ -297,7 +321,13 @@ async def pictures(folder: Path, only: list[str], wait: float) -> None:
             await asyncio.sleep(wait if "overview" in name else min(wait, 5))
             if section.startswith("console"):
                 await page.get_by_role("button", name="Load history").click()
+                await page.get_by_role("button", name="Show who is here").click()
                 await asyncio.sleep(0.5)
+            elif section == "groups":
+                await page.get_by_role("combobox", name="Order").select_option("size")
+                await asyncio.sleep(0.5)
+            elif section == "schedules":
+                await page.get_by_role("combobox", name="When").select_option("cron")
             await page.screenshot(path=folder / f"dashboard-{name}.png")
             await page.context.clear_cookies()
             await page.close()
