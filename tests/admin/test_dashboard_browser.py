@@ -142,13 +142,18 @@ async def test_the_plots_follow_the_load(visit: Any, server: AdminServer) -> Non
     await expect(card.locator(".tick.high")).to_have_text("10")
     # Below is a greater y.
     heights = await page.evaluate(f"() => ({HEIGHTS})('connections')")
-    assert (heights[0], heights[-1]) == (pytest.approx(89.9, abs=0.2), pytest.approx(32.3, abs=0.2))
+    assert any(height == pytest.approx(89.9, abs=0.2) for height in heights[:-1])
+    assert heights[-1] == pytest.approx(32.3, abs=0.2)
     await expect(card.get_by_role("img")).to_have_attribute("aria-label", re.compile("^Connections: .* now, at most"))
     await expect(card.locator(".area")).to_have_attribute("d", re.compile("^M.*Z$"))
-    for number in range(10):
+    # More than the page itself is sent, which is one or two a second.
+    for number in range(500):
         await server.ask("POST", "/events", body={"group": "room.busy", "event": "news", "data": number})
-    await page.wait_for_function(f"() => ({HEIGHTS})('rate').some((y) => y < 90)")
-    await expect(rate.locator(".tick.high")).not_to_have_text("1")
+        if float(await rate.locator(".tick.high").text_content() or 0) >= 10:
+            break
+    else:
+        pytest.fail("messages are sent, and it is not drawn")
+    assert min(await page.evaluate(f"() => ({HEIGHTS})('rate')")) < 55
     await rate.get_by_role("img").hover()
     await expect(rate.locator(".tip")).to_contain_text("/s, ")
 

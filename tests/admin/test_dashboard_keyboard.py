@@ -49,11 +49,19 @@ async def test_connections_are_found_and_disconnected_with_the_keyboard_alone(vi
 
 async def test_all_connections_of_a_user_are_shown_and_closed(visit: Any, server: AdminServer) -> None:
     clients = [await server.connect(f"/hall/{hall}?name=ann") for hall in ("a", "b")]
-    await server.connect("/hall/a?name=bob")
+    bob = await server.connect("/hall/a?name=bob")
     shown = await visit("connections")
     page, rows = shown.page, shown.page.locator("#connections-list tbody tr")
     await shown.press(page.get_by_role("combobox", name="Order"), "ArrowDown")
     await expect(rows).to_have_text([re.compile(start) for start in ("^ann", "^ann", "^bob", "^anonymous")])
+    # A row stays what it is while its numbers change.
+    group = rows.first.get_by_role("link", name="hall.a")
+    await group.focus()
+    sent = rows.first.locator("td[data-label=Sent]")
+    before = await sent.text_content()
+    await server.ask("POST", "/events", body={"group": "hall.a", "event": "news", "data": 1})
+    await expect(sent).not_to_have_text(before or "")
+    await expect(group).to_be_focused()
     # Each row that goes hands the focus on to the next.
     await shown.press(page.get_by_role("button", name=re.compile("^Disconnect ann, ")).first)
     await shown.confirm("Disconnect")
@@ -71,8 +79,13 @@ async def test_all_connections_of_a_user_are_shown_and_closed(visit: Any, server
     await shown.press(page.get_by_role("link", name="Show all connections"))
     await expect(page.locator("#connections-title")).to_be_focused()
     await expect(rows).to_have_text([re.compile("^bob"), re.compile("^anonymous")])
-    await shown.press(rows.first.get_by_role("link", name="hall.a"))
-    await expect(page.locator("#log-facts")).to_have_text("1 connection")
+    # What was asked about may be gone before it is answered.
+    await shown.press(page.get_by_role("button", name=re.compile("^Disconnect bob")))
+    await expect(page.locator("dialog")).to_be_visible()
+    await bob.close()
+    await expect(rows).to_have_count(1)
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#connections-title")).to_be_focused()
 
 
 async def test_lists_have_pages_and_a_search(visit: Any, server: AdminServer) -> None:
@@ -265,6 +278,13 @@ async def test_levels_of_logs_are_shown_and_set_and_limits_are_reset(visit: Any,
     page = shown.page
     summary = page.locator("#routes-list summary").first
     await shown.press(summary)
+    await expect(page.locator("#routes-list details").first).to_have_attribute("open", "")
+    # After a loss they are asked for again; what was open is, and has the focus.
+    await page.evaluate("() => { window.before = document.activeElement; }")
+    [mine] = (await server.get("/connections", consumer="Dashboard"))["results"]
+    await server.ask("POST", "/disconnect", status=202, body={"channel": mine["channel"], "code": 1012})
+    await page.wait_for_function("() => !window.before.isConnected")
+    await expect(summary).to_be_focused()
     await expect(page.locator("#routes-list details").first).to_have_attribute("open", "")
     await shown.show("system")
     levels = page.locator("#levels-list div")

@@ -78,6 +78,7 @@ export function refocus(focused, place) {
 /** Whether the person wants it. */
 export function confirmed(title, text, verb) {
   const dialog = $("confirm");
+  const opener = document.activeElement;
   $("confirm-title").textContent = title;
   $("confirm-text").textContent = text;
   $("confirm-yes").textContent = verb;
@@ -87,7 +88,7 @@ export function confirmed(title, text, verb) {
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
       // The browser gives the focus back to what opened it, unless that is gone by now.
-      if (document.activeElement === document.body) heading().focus({ preventScroll: true });
+      if (!opener.isConnected) refocus(opener, null);
       resolve(dialog.returnValue === "yes");
     }, { once: true });
   });
