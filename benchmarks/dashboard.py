@@ -299,7 +299,7 @@ PICTURES = (
     ("system-light", "system", "light", (1280, 1000)),
     ("routes-dark", "routes", "dark", (1280, 860)),
     ("groups-dark", "groups", "dark", (1200, 620)),
-    ("schedules-light", "schedules", "light", (1200, 900)),
+    ("schedules-light", "schedules", "light", (1200, 960)),
     ("phone-overview", "overview", "light", (390, 844)),
     ("phone-connections", "connections", "dark", (390, 844)),
     ("phone-console", "console/chat.night-shift", "light", (390, 844)),
@@ -318,7 +318,7 @@ async def pictures(folder: Path, only: list[str], wait: float) -> None:
             page.on("pageerror", lambda error: print(error))
             await page.goto(f"{url}/admin#/{section}")
             await page.wait_for_selector("#state[data-state=connected]")
-            await asyncio.sleep(wait if "overview" in name else min(wait, 5))
+            await asyncio.sleep(min(wait, 5) if section not in ("overview", "schedules") else wait)
             if section.startswith("console"):
                 await page.get_by_role("button", name="Load history").click()
                 await page.get_by_role("button", name="Show who is here").click()
@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="for which each section is measured")
     parser.add_argument("--pictures", type=Path, help="the folder to put pictures in")
     parser.add_argument("--only", nargs="*", default=[], help="which pictures")
-    parser.add_argument("--wait", type=float, default=60.0, help="seconds before a picture of the plots")
+    parser.add_argument("--wait", type=float, default=60.0, help="seconds before a picture of plots and schedules")
     parser.add_argument("--serve", action="store_true")
     options = parser.parse_args()
     if options.serve:
