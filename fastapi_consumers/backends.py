@@ -151,7 +151,7 @@ def rate_buckets(
             return RedisBuckets(transport.client, failure=failure)
         return TokenBuckets()
     if not isinstance(limiter_url, str):
-        if callable(getattr(limiter_url, "hit", None)):
+        if all(callable(getattr(limiter_url, name, None)) for name in ("hit", "hit_each", "peek")):
             return limiter_url
         scheme = ""
     else:

@@ -342,7 +342,9 @@ ANN, BOB = SimpleNamespace(id=1), SimpleNamespace(id=2)
         (ConnectionRateThrottle, consumer(channel="a"), consumer(channel="a"), True),
         (GroupRateThrottle, consumer(ANN, groups=("r",)), consumer(BOB, groups=("r",)), True),
         (GroupRateThrottle, consumer(groups=("r",)), consumer(groups=("s",)), False),
-        (GroupRateThrottle, consumer(groups=("r",)), consumer(groups=("r", "s")), False),
+        (GroupRateThrottle, consumer(groups=("r",)), consumer(groups=("r", "s")), True),
+        (GroupRateThrottle, consumer(groups=("r", "s")), consumer(groups=("s", "t")), True),
+        (GroupRateThrottle, consumer(groups=("r", "s")), consumer(groups=("t",)), False),
         (GroupRateThrottle, consumer(groups=()), consumer(groups=()), False),
     ],
 )
@@ -352,6 +354,60 @@ async def test_who_is_counted_together(
     throttles = compile_throttles([throttle("1/minute")], "Room")
     assert await retry_after(throttles, one, buckets) == 0.0
     assert (await retry_after(throttles, other, buckets) > 0) is together
+
+
+async def test_a_request_takes_from_each_of_its_groups_or_from_none(clock: Clock, buckets: TokenBuckets) -> None:
+    throttles = compile_throttles([GroupRateThrottle("2/minute")], "Room")
+    assert await retry_after(throttles, consumer(groups=("r",)), buckets) == 0.0
+    clock.now += 6
+    assert [await retry_after(throttles, consumer(groups=("s",)), buckets) for _ in range(2)] == [0.0, 0.0]
+    # The wait is that of s; r, which has one left, keeps it.
+    assert await retry_after(throttles, consumer(groups=("r", "s")), buckets) == pytest.approx(30)
+    assert await retry_after(throttles, consumer(groups=("r",)), buckets) == 0.0
+    for groups in (("r", "s"), ("s", "r")):
+        assert await retry_after(throttles, consumer(groups=groups), buckets) == pytest.approx(30)
+    assert await retry_after(throttles, consumer(groups=("r",)), buckets) == pytest.approx(24)
+    clock.now += 30
+    assert await retry_after(throttles, consumer(groups=("r", "s")), buckets) == 0.0
+
+
+async def test_a_subclass_says_which_of_its_groups_count(buckets: TokenBuckets) -> None:
+    class First(GroupRateThrottle):
+        rate = "1/minute"
+
+        def get_ident(self, consumer: Any) -> Any:
+            return consumer.group_names[0] if consumer.group_names else None
+
+    throttles = compile_throttles([First], "Room")
+    whose = [("r", "s"), ("s", "r"), ("r", "t"), (), ()]
+    assert [await retry_after(throttles, consumer(groups=groups), buckets) > 0 for groups in whose] == [
+        False, False, True, False, False
+    ]  # fmt: skip
+
+
+async def test_groups_are_counted_where_and_for_as_much_as_the_throttle_says(buckets: TokenBuckets) -> None:
+    class Remote:
+        local = buckets
+
+    costly, free = (GroupRateThrottle("5/minute", cost=cost, local=True) for cost in (3, 0))
+    throttles = compile_throttles([costly, free], "Room")
+    member = consumer(groups=("r",))
+    assert [await retry_after(throttles, member, Remote()) > 0 for _ in range(3)] == [False, True, True]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="GroupRateThrottle has no rate"):
+        throttle_of(GroupRateThrottle)
+
+
+def test_asking_takes_nothing_and_says_what_a_request_would_be_told(clock: Clock, buckets: TokenBuckets) -> None:
+    rates = parse_rate("2/minute; 3/hour")
+    assert [buckets.peek("k", rates) for _ in range(5)] == [0.0] * 5
+    assert buckets.peek("k", rates, 4) == float("inf")
+    assert len(buckets) == 0
+    for _ in range(2):
+        assert buckets.hit("k", rates) == 0.0
+    assert buckets.peek("k", rates) == buckets.peek("k", rates) == buckets.hit("k", rates) == pytest.approx(30)
+    clock.now += 30
+    assert buckets.peek("k", rates) == buckets.hit("k", rates) == 0.0
+    assert buckets.peek("k", rates) == pytest.approx(1200 - 30)
 
 
 async def test_whoever_has_no_identity_is_not_throttled(buckets: TokenBuckets) -> None:

@@ -5,7 +5,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from ..exceptions import Throttled
 from ..identity import ANONYMOUS, client_address, user_id
@@ -126,14 +126,24 @@ class ConnectionRateThrottle(BaseThrottle):
 class GroupRateThrottle(BaseThrottle):
     """Counts everybody in a group together, so that the group as a whole gets no more than the rate.
 
-    The identity is the tuple of all the consumer's group names in order: only consumers that are in just the same
-    groups count together, and a client that may join groups at will can leave the count. A consumer that is in no
-    group is not throttled.
+    A request of a consumer that is in several groups takes from the bucket of each, or from none if one of them is
+    empty; the wait is the longest of theirs. A consumer that is in no group is not throttled.
     """
 
     def get_ident(self, consumer: Any) -> Hashable | None:
-        names = consumer.group_names
-        return ("groups", tuple(names)) if names else None
+        """The tuple of the groups to count the request for, each of which has a bucket of its own."""
+        return tuple(consumer.group_names)
+
+    def allow(self, consumer: Any, action: Any, buckets: Buckets) -> float | Awaitable[float]:
+        groups = self.get_ident(consumer)
+        if not isinstance(groups, tuple):
+            groups = () if groups is None else (groups,)
+        if self.local:
+            buckets = getattr(buckets, "local", buckets)
+        cost = checked_cost(self.get_cost(consumer, action), self)
+        if not groups or not cost:
+            return 0.0
+        return buckets.hit_each(self.scope, [("group", group) for group in dict.fromkeys(groups)], self.rates, cost)
 
 
 class RateThrottle(BaseThrottle):
@@ -188,7 +198,7 @@ def throttle_of(entry: Any) -> BaseThrottle:
     if inspect.iscoroutinefunction(throttle.get_ident):
         # Each coroutine would be an identity of its own, and nobody would ever be throttled.
         raise TypeError(f"{name}.get_ident() is async; expected a plain method. Override allow() to await something.")
-    if throttle.rate is None and type(throttle).allow is BaseThrottle.allow:
+    if throttle.rate is None and type(throttle).allow in (BaseThrottle.allow, GroupRateThrottle.allow):
         raise ValueError(f"{name} has no rate; expected one such as '5/second'. Write {name}('5/second') or set rate.")
     if throttle.rate is not None and is_too_much(checked_cost(throttle.cost, throttle), parse_rate(throttle.rate)):
         raise ValueError(f"{throttle!r} costs more than its rate allows at once, so no request would ever pass.")
@@ -303,10 +313,15 @@ async def _ask_on(
     if wait > 0:
         if refusals is not None:
             refusals.add()
-        hook = throttle.on_throttled(consumer, action, wait)
-        if inspect.isawaitable(hook):
-            await hook
-        raise Throttled(None if wait == math.inf else wait)
+        await refuse(throttle, consumer, action, wait)
     waiting = ask_throttles(rest, consumer, action, buckets, refusals)
     if waiting is not None:
         await waiting
+
+
+async def refuse(throttle: BaseThrottle, consumer: Any, action: Any, wait: float) -> NoReturn:
+    """Raises ``Throttled``, once the throttle's ``on_throttled`` was called; or what that raises."""
+    hook = throttle.on_throttled(consumer, action, wait)
+    if inspect.isawaitable(hook):
+        await hook
+    raise Throttled(None if wait == math.inf else wait)

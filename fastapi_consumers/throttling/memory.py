@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 from .rates import Rate, is_too_much
 
@@ -49,7 +49,7 @@ class TokenBuckets:
         """
         now = self._clock()
         if cost != 1 or len(rates) != 1:
-            return self._hit_all(key, rates, cost, now)
+            return self._hit_all((key,), rates, cost, now)
         # The same as _hit_all, without its lists: this is on the path of every message.
         count, seconds = rates[0]
         interval = seconds / count
@@ -64,27 +64,38 @@ class TokenBuckets:
         self._full_at[key] = full_at
         return 0.0
 
+    def peek(self, key: Hashable, rates: tuple[Rate, ...], cost: float = 1) -> float:
+        """What ``hit`` would answer. Takes nothing."""
+        return self._hit_all((key,), rates, cost, self._clock(), takes=False)
+
+    def hit_each(self, scope: Hashable, idents: Iterable[Hashable], rates: tuple[Rate, ...], cost: float = 1) -> float:
+        """Take ``cost`` tokens of each of ``idents``, which differ, or of none: 0.0, else the longest wait."""
+        return self._hit_all([(scope, ident) for ident in idents], rates, cost, self._clock())
+
     def forget(self, key: Hashable, rates: tuple[Rate, ...]) -> bool:
         """Have the buckets under ``key`` full again. Whether one of them was not."""
         buckets = [key] if len(rates) == 1 else [(key, index) for index in range(len(rates))]
         now = self._clock()
         return max(self._full_at.pop(bucket, now) for bucket in buckets) > now
 
-    def _hit_all(self, key: Hashable, rates: tuple[Rate, ...], cost: float, now: float) -> float:
+    def _hit_all(
+        self, keys: Iterable[Hashable], rates: tuple[Rate, ...], cost: float, now: float, *, takes: bool = True
+    ) -> float:
         if is_too_much(cost, rates):
             return math.inf
         longest = 0.0
         updates = []
-        for index, (count, seconds) in enumerate(rates):
-            bucket = key if len(rates) == 1 else (key, index)
-            interval = seconds / count
-            needed = interval * cost
-            full_at = max(self._full_at.get(bucket, now), now) + needed
-            wait = full_at - now - seconds
-            if wait > 0.0 and (wait > SLACK or wait > interval / 2):
-                longest = max(longest, wait if wait <= needed else self._emptied(bucket, needed, now + seconds))
-            updates.append((bucket, full_at))
-        if not longest:
+        for key in keys:
+            for index, (count, seconds) in enumerate(rates):
+                bucket = key if len(rates) == 1 else (key, index)
+                interval = seconds / count
+                needed = interval * cost
+                full_at = max(self._full_at.get(bucket, now), now) + needed
+                wait = full_at - now - seconds
+                if wait > 0.0 and (wait > SLACK or wait > interval / 2):
+                    longest = max(longest, wait if wait <= needed else self._emptied(bucket, needed, now + seconds))
+                updates.append((bucket, full_at))
+        if takes and not longest:
             for bucket, full_at in updates:
                 self._add(bucket, full_at, now)
         return longest

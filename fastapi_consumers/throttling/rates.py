@@ -1,7 +1,7 @@
 """How often: rates as text, and what counts by them."""
 
 import re
-from collections.abc import Awaitable, Hashable
+from collections.abc import Awaitable, Hashable, Iterable
 from typing import NamedTuple, Protocol
 
 _UNITS = {"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400}
@@ -65,6 +65,17 @@ class Buckets(Protocol):
 
         All or nothing: a request that one of the rates refuses is counted by none. ``inf`` for a cost that is more than
         one of the rates ever allows at once.
+        """
+
+    def peek(self, key: Hashable, rates: tuple[Rate, ...], cost: float = 1) -> float | Awaitable[float]:
+        """What :meth:`hit` would answer. Takes nothing."""
+
+    def hit_each(
+        self, scope: Hashable, idents: Iterable[Hashable], rates: tuple[Rate, ...], cost: float = 1
+    ) -> float | Awaitable[float]:
+        """Take ``cost`` tokens of each of ``idents``, which differ, or of none: 0.0, else the longest wait of them.
+
+        An identity that is counted so is counted by :meth:`hit` by itself, where buckets are spread over many servers.
         """
 
 

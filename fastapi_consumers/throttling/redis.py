@@ -1,8 +1,9 @@
 """Token buckets in Redis or Valkey, for all processes that have the same server.
 
 A key per identity holds the times at which its buckets will be full again, one for each window, and expires then. One
-script reads, decides and writes, so that a request which one window refuses is counted by none, in one round trip. It
-goes by the server's clock: no two machines need to agree. The rules are those of :class:`.memory.TokenBuckets`.
+script reads, decides and writes, so that a request which one window refuses is counted by none, in one round trip; and
+one that counts for several identities is counted for all of them or none. It goes by the server's clock: no two
+machines need to agree. The rules are those of :class:`.memory.TokenBuckets`.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Literal, get_args
 
@@ -32,7 +33,7 @@ TIMEOUT = 0.5
 #: Seconds after a failure until one request asks the server again; the others do not wait for it.
 PAUSE = 1.0
 
-#: ARGV: now or '', cost, slack, milliseconds to add to the expiry, then count and seconds of each window.
+#: ARGV: now or "", cost, slack, milliseconds to add to the expiry, 1 to take or 0 to ask, counts and seconds of windows.
 _HIT = """
 local now = tonumber(ARGV[1])
 if not now then
@@ -40,38 +41,44 @@ if not now then
   now = time[1] + time[2] / 1000000
 end
 local cost, slack = tonumber(ARGV[2]), tonumber(ARGV[3])
-local fulls = {}
-for text in string.gmatch(redis.call('GET', KEYS[1]) or '', '%S+') do
-  fulls[#fulls + 1] = tonumber(text)
-end
-local longest, changed, updates = 0, false, {}
-for i = 5, #ARGV, 2 do
-  local index, count, seconds = #updates + 1, tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  local interval = seconds / count
-  local needed = interval * cost
-  local full = math.max(fulls[index] or now, now) + needed
-  local wait = full - now - seconds
-  if wait > 0 and (wait > slack or wait > interval / 2) then
-    if wait > needed then
-      wait, fulls[index], changed = needed, now + seconds, true
+local longest, found = 0, {}
+for k, key in ipairs(KEYS) do
+  local fulls, updates, changed = {}, {}, false
+  for text in string.gmatch(redis.call('GET', key) or '', '%S+') do
+    fulls[#fulls + 1] = tonumber(text)
+  end
+  for i = 6, #ARGV, 2 do
+    local index, count, seconds = #updates + 1, tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+    local interval = seconds / count
+    local needed = interval * cost
+    local full = math.max(fulls[index] or now, now) + needed
+    local wait = full - now - seconds
+    if wait > 0 and (wait > slack or wait > interval / 2) then
+      if wait > needed then
+        wait, fulls[index], changed = needed, now + seconds, true
+      end
+      longest = math.max(longest, wait)
     end
-    longest = math.max(longest, wait)
+    updates[index] = full
   end
-  updates[index] = full
+  found[k] = {fulls, updates, changed}
 end
-if longest == 0 then
-  for index, full in ipairs(updates) do fulls[index] = full end
-  changed = true
-end
-if changed then
-  local last, texts = now, {}
-  for index, full in ipairs(fulls) do
-    last = math.max(last, full)
-    texts[index] = string.format('%.6f', full)
+for k, key in ipairs(KEYS) do
+  local fulls, updates, changed = unpack(found[k])
+  if longest == 0 and ARGV[5] == '1' then
+    for index, full in ipairs(updates) do fulls[index] = full end
+    changed = true
   end
-  local expires = math.ceil((last - now) * 1000) + tonumber(ARGV[4])
-  if expires > 0 then
-    redis.call('SET', KEYS[1], table.concat(texts, ' '), 'PX', string.format('%.0f', expires))
+  if changed then
+    local last, texts = now, {}
+    for index, full in ipairs(fulls) do
+      last = math.max(last, full)
+      texts[index] = string.format('%.6f', full)
+    end
+    local expires = math.ceil((last - now) * 1000) + tonumber(ARGV[4])
+    if expires > 0 then
+      redis.call('SET', key, table.concat(texts, ' '), 'PX', string.format('%.0f', expires))
+    end
   end
 end
 return string.format('%.6f', longest)
@@ -124,17 +131,40 @@ class RedisBuckets:
         Raises ``BrokerUnavailable`` with the code ``limiter_unavailable`` if the server is away and ``failure`` is
         ``closed``, and ``TypeError`` for a key that no other process would know.
         """
+        names = [self._name(key, several=len(rates) > 1)]
+        return await self._ask(names, rates, cost, lambda: self.local.hit(key, rates, cost))
+
+    async def peek(self, key: Hashable, rates: tuple[Rate, ...], cost: float = 1) -> float:
+        """What :meth:`hit` would answer. Takes nothing, and raises as that does."""
+        names = [self._name(key, several=len(rates) > 1)]
+        return await self._ask(names, rates, cost, lambda: self.local.peek(key, rates, cost), takes=False)
+
+    async def hit_each(
+        self, scope: Hashable, idents: Iterable[Hashable], rates: tuple[Rate, ...], cost: float = 1
+    ) -> float:
+        """Take ``cost`` tokens of each of ``idents``, which differ, or of none: 0.0, else the longest wait of them.
+
+        Raises as :meth:`hit` does. Not the buckets that ``hit`` takes from: a cluster has all of a scope in one place.
+        """
+        found, several = list(idents), len(rates) > 1
+        tag = f"{{{_digest(_text_of(scope))}}}:"
+        names = [self._name((scope, ident), several=several, tag=tag) for ident in found]
+        return await self._ask(names, rates, cost, lambda: self.local.hit_each(scope, found, rates, cost))
+
+    async def _ask(
+        self, names: Sequence[str], rates: tuple[Rate, ...], cost: float, here: Callable[[], float], takes: bool = True
+    ) -> float:
+        """Ask the server, or whoever decides without it; ``here`` counts in this process."""
         if is_too_much(cost, rates):
             return math.inf
-        if not rates:
+        if not rates or not names:
             return 0.0
-        name = self._name(key, several=len(rates) > 1)
         if self._ask_at is None or self._is_time_to_ask():
             now, spare = ("", 0) if self._clock is None else (f"{self._clock():.6f}", 3_600_000)
             windows = [number for rate in rates for number in rate]
             try:
                 async with asyncio.timeout(self.timeout):
-                    wait = await self.client.run_script(_HIT, [name], [now, cost, SLACK, spare, *windows])
+                    wait = await self.client.run_script(_HIT, names, [now, cost, SLACK, spare, int(takes), *windows])
             except (BrokerUnavailable, TimeoutError) as error:
                 self._lost(error)
             else:
@@ -144,7 +174,7 @@ class RedisBuckets:
                 return float(wait)
         self.counters["failures"] += 1
         if self.failure == "memory":
-            return self.local.hit(key, rates, cost)
+            return here()
         if self.failure == "open":
             return 0.0
         raise BrokerUnavailable(_("Rate limits cannot be checked at the moment."), code="limiter_unavailable")
@@ -178,10 +208,13 @@ class RedisBuckets:
             )
         self._ask_at = time.monotonic() + PAUSE
 
-    def _name(self, key: Hashable, *, several: bool) -> str:
+    def _name(self, key: Hashable, *, several: bool, tag: str = "") -> str:
         # A digest: identities are of any length and content, and are nobody's business who lists the keys.
-        text = f"{_text_of(key)}{'+' if several else ''}"
-        return f"{self.client.prefix}limit:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
+        return f"{self.client.prefix}limit:{tag}{_digest(_text_of(key) + ('+' if several else ''))}"
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _text_of(key: Any) -> str:

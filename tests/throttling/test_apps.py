@@ -9,10 +9,20 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, Response
 
-from fastapi_consumers import ConsumerError, ImproperlyConfigured, JSONConsumer, Throttled, action, add_consumers, path
+from fastapi_consumers import (
+    ConsumerError,
+    GroupConsumer,
+    ImproperlyConfigured,
+    JSONConsumer,
+    Throttled,
+    action,
+    add_consumers,
+    path,
+)
 from fastapi_consumers.testing import CallError, Clock, WebsocketCommunicator
 from fastapi_consumers.throttling import (
     ConnectionRateThrottle,
+    GroupRateThrottle,
     RateLimit,
     RateThrottle,
     RedisBuckets,
@@ -200,6 +210,35 @@ async def test_a_function_says_who_is_counted_together(make_app):
         assert [await code_of(one), await code_of(two)] == ["ok", "throttled"]
         async with WebsocketCommunicator(app, "/b") as other:
             assert await code_of(other) == "ok"
+
+
+class Grouped(GroupConsumer):
+    groups = ["{room}"]
+
+    @action(throttle_classes=[GroupRateThrottle("2/hour")])
+    async def say(self) -> None: ...
+
+    @action
+    async def enter(self, group: str) -> None:
+        await self.join(group)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["redis", "memory"])
+async def test_a_member_cannot_leave_the_count_of_a_group_by_joining_others(make_app, url, shared):
+    options: dict[str, Any] = {"url": url, "broker_timeout": PATIENT} if shared else {}
+    first = patient(make_app(path("/{room}", Grouped), **options))
+    second = patient(make_app(path("/{room}", Grouped), **options)) if shared else first
+    async with WebsocketCommunicator(first, "/a") as one, WebsocketCommunicator(second, "/a") as two:
+        assert await code_of(one, "say") == "ok"
+        await one.call("enter", {"group": "b"})
+        assert [await code_of(client, "say") for client in (one, two)] == ["ok", "throttled"]
+        await one.call("enter", {"group": "c"})
+        await two.call("enter", {"group": "c"})
+        assert [await code_of(client, "say") for client in (one, two)] == ["throttled"] * 2
+        async with WebsocketCommunicator(second, "/b") as other, WebsocketCommunicator(first, "/c") as last:
+            # Of b one was taken; of c none, since a refused it.
+            assert [await code_of(other, "say") for _ in range(2)] == ["ok", "throttled"]
+            assert [await code_of(last, "say") for _ in range(3)] == ["ok", "ok", "throttled"]
 
 
 async def test_the_variants_of_one_class_count_for_themselves(make_app, url):

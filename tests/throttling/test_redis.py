@@ -57,7 +57,12 @@ async def test_many_at_once_are_counted_exactly(url):
 @given(
     rates=st.lists(st.builds(Rate, st.integers(1, 6), st.sampled_from([0.5, 1.0, 7.0, 60.0])), min_size=1, max_size=3),
     steps=st.lists(
-        st.tuples(st.sampled_from([0, 0.001, 0.1, 0.25, 1.0, 9.5]), st.sampled_from([1, 1, 1, 2, 0.5, 5])), max_size=25
+        st.tuples(
+            st.sampled_from([0, 0.001, 0.1, 0.25, 1.0, 9.5]),
+            st.sampled_from([1, 1, 1, 2, 0.5, 5]),
+            st.sampled_from(["hit", "hit", "peek", "a", "b", "ab", "abc", ""]),
+        ),
+        max_size=25,
     ),
 )
 @settings(max_examples=40)
@@ -68,14 +73,45 @@ def test_they_answer_what_buckets_in_memory_answer(kind, request, rates, steps):
         clock = Clock(1_700_000_000)
         memory = TokenBuckets(clock)
         async with Shared(server_url, 1, clock=clock) as (shared,):
-            key = ("scope", secrets.token_hex(8))
-            for seconds, cost in steps:
+            scope, windows = secrets.token_hex(8), tuple(rates)
+            for seconds, cost, what in steps:
                 clock.advance(seconds)
-                expected = memory.hit(key, tuple(rates), cost)
-                assert await shared.hit(key, tuple(rates), cost) == pytest.approx(expected, abs=1e-5)
+                if what in ("hit", "peek"):
+                    expected, found = [getattr(each, what)((scope, 1), windows, cost) for each in (memory, shared)]
+                else:
+                    expected, found = [each.hit_each(scope, what, windows, cost) for each in (memory, shared)]
+                assert await found == pytest.approx(expected, abs=1e-5)
                 assert not shared.counters["failures"]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["broker", "cluster"])
+async def test_a_request_of_several_identities_takes_from_each_or_from_none(kind, request):
+    async with Shared(request.getfixturevalue(kind).url, clock=Clock(1000)) as (one, two):
+        rates, scope = parse_rate("2/minute"), secrets.token_hex(8)
+        assert [await each.hit_each(scope, "b", rates) for each in (one, two)] == [0.0, 0.0]
+        assert await one.hit_each(scope, "abc", rates) == pytest.approx(30)
+        assert [await two.hit_each(scope, "ac", rates) for _ in range(2)] == [0.0, 0.0]
+        assert await one.hit_each(scope, "a", rates) == pytest.approx(30)
+        assert await one.hit_each("another scope" + scope, "abc", rates) == 0.0
+        assert not one.counters["failures"] + two.counters["failures"]
+
+
+async def test_many_at_once_that_share_one_identity_are_counted_exactly(url):
+    async with Shared(url) as (one, two):
+        rates = parse_rate("10/day")
+        requests = [each.hit_each("s", ["all", number], rates) for each in (one, two) for number in range(20)]
+        assert (await asyncio.gather(*requests)).count(0.0) == 10
+
+
+async def test_asking_takes_nothing(broker, url):
+    async with Shared(url) as (one, two):
+        rates = parse_rate("1/hour; 5/day")
+        assert [await each.peek("k", rates) for each in (one, two, one)] == [0.0] * 3
+        assert broker.admin("KEYS", f"{one.client.prefix}*") == []
+        assert await one.hit("k", rates) == 0.0
+        assert [0 < await each.peek("k", rates) <= 3600 for each in (one, two)] == [True, True]
 
 
 async def test_whoever_waits_as_long_as_told_passes_by_the_servers_own_clock(url):
@@ -132,7 +168,9 @@ async def test_an_identity_that_no_other_process_knows_is_an_error(url):
 async def test_what_no_bucket_holds_is_never_allowed_and_nothing_is_asked_of_the_server():
     buckets = RedisBuckets(RedisClient("redis://127.0.0.1:1"))
     assert await buckets.hit("k", parse_rate("5/hour; 2/minute"), 3) == math.inf
+    assert await buckets.peek("k", parse_rate("2/minute"), 3) == math.inf
     assert await buckets.hit("k", ()) == 0.0
+    assert await buckets.hit_each("s", (), parse_rate("2/minute")) == 0.0
     assert not buckets.counters["failures"]
 
 
@@ -184,6 +222,27 @@ async def test_a_server_that_is_away_costs_little_time_is_counted_and_logged_onc
         assert buckets.counters["failures"] == failures
     finally:
         await buckets.close()
+
+
+@pytest.mark.parametrize("failure", ["memory", "open", "closed"])
+async def test_without_the_server_groups_are_counted_and_asked_about_as_the_rest(failure):
+    buckets = RedisBuckets(RedisClient("redis://127.0.0.1:1"), failure=failure)
+    rates = parse_rate("1/hour")
+    questions = [lambda: buckets.hit_each("s", "ab", rates), lambda: buckets.hit_each("s", "bc", rates)]
+    questions += [lambda: buckets.hit("k", rates), lambda: buckets.peek("k", rates)]
+    await buckets.open()
+    try:
+        answers: list[Any] = []
+        for ask in questions:
+            try:
+                answers.append(await ask() > 0)
+            except BrokerUnavailable as error:
+                answers.append(error.code)
+    finally:
+        await buckets.close()
+    expected = {"memory": [False, True, False, True], "open": [False] * 4, "closed": ["limiter_unavailable"] * 4}
+    assert answers == expected[failure]
+    assert buckets.counters["failures"] == 4
 
 
 async def test_a_server_that_hangs_holds_a_request_up_for_the_timeout_and_the_next_not_at_all(own_broker):
