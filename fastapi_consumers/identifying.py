@@ -17,6 +17,7 @@ from .authentication import (
 )
 from .connection import Connection, Interrupted
 from .exceptions import InvalidFrame, NotAuthenticated, PermissionDenied, StopConsumer
+from .guessing import Guesses
 from .identity import user_id
 from .inbox import Disconnected
 from .messages import Request
@@ -97,7 +98,14 @@ async def _read(consumer: Any, connection: Connection, frame: str | bytes) -> Re
 
 async def _let_in(consumer: Any, connection: Connection, token: str) -> None:
     waiting = (way for way in connection.plan.authentications if way.waits_for_message)
-    user, auth = await _judge(connection, token, waiting)
+    guesses = Guesses(connection)
+    await guesses.check()
+    try:
+        user, auth = await _judge(connection, token, waiting)
+    except Exception as failure:
+        await guesses.add(failure)
+        raise
+    await guesses.check()
     _take(connection, user, auth, _lifetime(connection, auth))
     if connection.plan.permissions:
         await check_permissions(connection.plan.permissions, consumer)
@@ -114,16 +122,18 @@ async def refresh(consumer: Any, token: str) -> dict[str, Any]:
     """Put a new credential of the same user in the place of the old one, and ask the permissions again.
 
     Raises ``NotAuthenticated`` for one that is not good, ``PermissionDenied`` with the code ``user_changed`` for
-    another user's; then nothing has changed. What the permissions raise closes the socket, and so does a cancellation
-    while they are asked. A group that the client joined later, and may not be in with this credential, is left, and the
-    client is told.
+    another user's, and for any if the connection has none; then nothing has changed. What the permissions raise closes
+    the socket, and so does a cancellation while they are asked. A group that the client joined later, and may not be in
+    with this credential, is left, and the client is told.
     """
     connection: Connection = consumer.connection
+    if not is_authenticated(connection.user):
+        raise _user_changed()  # Whatever the token: it would be told which ones are good, as often as it asks.
     takers = (way for way in connection.plan.authentications if way.takes_tokens)
     user, auth = await _judge(connection, token, takers)
     new, old = _lifetime(connection, auth), connection.lifetime
     if not _is_same(user, connection.user):
-        raise PermissionDenied(_("A connection keeps its user; open another one."), code="user_changed")
+        raise _user_changed()
     if new.token_id != old.token_id:
         await _join_token(connection, new.token_id)
     _take(connection, user, auth, new)
@@ -204,6 +214,10 @@ def _is_same(user: Any, other: Any) -> bool:
         return bool(user == other)
     # As text, like the topics that users are reached by: "7" in the claims of a token is 7 in a session.
     return str(key) == str(user_id(other))
+
+
+def _user_changed() -> PermissionDenied:
+    return PermissionDenied(_("A connection keeps its user; open another one."), code="user_changed")
 
 
 def _told(connection: Connection) -> dict[str, Any]:

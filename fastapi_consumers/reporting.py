@@ -12,7 +12,7 @@ import os
 import platform
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from .asking import Answerer
 from .connection import Connection
 from .exceptions import InvalidData, NotFound
 from .facts import address_of, facts_of, user_of
+from .guessing import guesses_of
 from .identity import client_address
 from .plan import Plan
 from .stepping import settled
@@ -173,7 +174,8 @@ class _Reports:
         """``user`` or ``address``: what was counted of them is forgotten. How many buckets were not full."""
         user, address = _text(arguments, "user"), _text(arguments, "address")
         # As throttles count it: IPv6 by /64.
-        idents: list[tuple[str, Any]] = [("address", client_address({"client": (address, 0)}))] if address else []
+        counted_by = client_address({"client": (address, 0)})
+        idents: list[Hashable] = [("address", counted_by), guesses_of(counted_by)] if address else []
         if user:
             idents += [("user", ident) for ident in _user_ids(user)]
         buckets, count = self._consumers.buckets, 0

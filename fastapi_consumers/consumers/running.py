@@ -26,6 +26,7 @@ from ..exceptions import (
 from ..explaining import is_handled, log_failure
 from ..facts import log_extra
 from ..finding import consumers_of
+from ..guessing import Guesses
 from ..identifying import identify, join_own_topics, wait_for_token
 from ..identity import ANONYMOUS, CLIENT_KEY, is_authenticated
 from ..inbox import Disconnected, TooBig
@@ -209,7 +210,7 @@ class _Life:
         if plan.is_counted:
             admission.take_address(connection)
         if plan.connection_throttles:
-            await self._authenticate_counting(consumer)
+            await self._identify_counting(consumer)
         else:
             await identify(connection)
         if plan.waits_for_message and not is_authenticated(connection.user):
@@ -224,14 +225,20 @@ class _Life:
         self._connected = True
         await connection.work(self._enter(consumer))
 
-    async def _authenticate_counting(self, consumer: "Consumer") -> None:
+    async def _identify_counting(self, consumer: "Consumer") -> None:
         throttles, buckets = self.connection.plan.connection_throttles, self._consumers.buckets
+        guesses = Guesses(self.connection)
+        await guesses.check()
         try:
             await identify(self.connection)
-        except Exception:
-            # Guessing credentials counts too, as somebody unknown at this address.
+        except Exception as failure:
+            await guesses.add(failure)
+            # A handshake it was all the same, of somebody unknown at this address.
             await check_throttles(throttles, consumer, None, buckets)
             raise
+        if is_authenticated(self.connection.user):
+            # Others may have been wrong meanwhile, all at once.
+            await guesses.check()
         await check_throttles(throttles, consumer, None, buckets)
 
     async def _solve_dependencies(self) -> None:

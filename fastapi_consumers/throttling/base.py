@@ -132,7 +132,7 @@ class GroupRateThrottle(BaseThrottle):
 
     def get_ident(self, consumer: Any) -> Hashable | None:
         """The tuple of the groups to count the request for, each of which has a bucket of its own."""
-        return tuple(consumer.group_names)
+        return tuple(consumer.group_names) or None
 
     def allow(self, consumer: Any, action: Any, buckets: Buckets) -> float | Awaitable[float]:
         groups = self.get_ident(consumer)

@@ -33,7 +33,7 @@ TIMEOUT = 0.5
 #: Seconds after a failure until one request asks the server again; the others do not wait for it.
 PAUSE = 1.0
 
-#: ARGV: now or "", cost, slack, milliseconds to add to the expiry, 1 to take or 0 to ask, counts and seconds of windows.
+#: ARGV: now or "", cost, slack, milliseconds to add to the expiry, 1 to take or 0 to ask; counts and seconds.
 _HIT = """
 local now = tonumber(ARGV[1])
 if not now then

@@ -19,6 +19,7 @@ from fastapi_consumers import (
     add_consumers,
     path,
 )
+from fastapi_consumers.authentication import BearerTokenAuthentication
 from fastapi_consumers.testing import CallError, Clock, WebsocketCommunicator
 from fastapi_consumers.throttling import (
     ConnectionRateThrottle,
@@ -154,6 +155,39 @@ def test_the_password_of_a_limiter_url_is_not_told():
     with pytest.raises(ImproperlyConfigured) as caught:
         add_consumers(FastAPI(), limiter_url="http://:hunter2@host")
     assert "hunter2" not in str(caught.value)
+
+
+async def test_a_throttle_is_told_of_each_handshake_that_it_refuses_and_may_answer_itself(make_app):
+    told: list[Any] = []
+
+    class Watching(UserRateThrottle):
+        rate = "1/hour"
+
+        async def on_throttled(self, consumer: Any, action: Any, retry_after: float) -> None:
+            told.append((type(consumer).__name__, action, round(retry_after), consumer.scope["path"]))
+            if consumer.scope["path"] == "/strict":
+                raise ConsumerError("go_away", "Not again.", close_code=4999)
+
+    class Nobodys(BearerTokenAuthentication):
+        def get_user(self, token: str, connection: Any) -> Any:
+            return None
+
+    class Guarded(Pinging):
+        connection_throttle_classes = [Watching(scope="one")]
+        authentication_classes = [Nobodys]
+
+    clock = Clock()
+    app = make_app(path("/", Guarded), path("/strict", Guarded), limiter_url=TokenBuckets(clock))
+    async with WebsocketCommunicator(app, "/"):
+        assert told == []
+    clock.advance(600)
+    assert await WebsocketCommunicator(app, "/").connect() == (False, 4429)
+    assert await WebsocketCommunicator(app, "/strict").connect() == (False, 4999)
+    # One that is refused for its credential, and one for those that were wrong before.
+    for path_, code in (("/", 4429), ("/strict", 4999)):
+        assert await WebsocketCommunicator(app, path_, headers={"Authorization": "Bearer x"}).connect() == (False, code)
+    waits = [3000, 3000, 3000, 3600]
+    assert told == [("Guarded", None, wait, each) for wait, each in zip(waits, ["/", "/strict"] * 2, strict=True)]
 
 
 # --- costs, keys, variants ---
