@@ -16,37 +16,69 @@ from .authentication import (
     lifetime_of,
 )
 from .connection import Connection, Interrupted
+from .early import Early
 from .exceptions import InvalidFrame, NotAuthenticated, PermissionDenied, StopConsumer
 from .guessing import Guesses
-from .identity import user_id
+from .identity import ANONYMOUS, user_id
 from .inbox import Disconnected
 from .messages import Request
 from .permissions import check_permissions
 from .permitting import check_groups_again
 from .stepping import settled
 from .texts import gettext_lazy as _
+from .throttling import check_throttles
 from .types import CloseCode
 
 
-async def identify(connection: Connection) -> None:
-    """Ask the authentications whose handshake it is. Raises what they raise, and for a credential that has ended."""
+async def identify(consumer: Any, connection: Connection) -> Early | None:
+    """Ask the authentications whose handshake it is, and count it. What comes for its user, if it has one.
+
+    Raises what they raise, for a credential that has ended, and ``Throttled``.
+    """
+    throttles, buckets = connection.plan.connection_throttles, connection.consumers.buckets
+    if not throttles:
+        return await _identify(connection)
+    guesses = Guesses(connection)
+    await guesses.check()
+    try:
+        early = await _identify(connection)
+    except Exception as failure:
+        await guesses.add(failure)
+        # A handshake it was all the same, of somebody unknown at this address.
+        await check_throttles(throttles, consumer, None, buckets)
+        raise
+    if is_authenticated(connection.user):
+        # Others may have been wrong meanwhile, all at once.
+        await guesses.check()
+    await check_throttles(throttles, consumer, None, buckets)
+    return early
+
+
+async def _identify(connection: Connection) -> Early | None:
     user, auth = await authenticate_with(connection.plan.authentications, connection)
     _take(connection, user, auth, connection.lifetime if auth is None else _lifetime(connection, auth))
+    return None if user is ANONYMOUS and auth is None else await _join_own_topics(connection)
 
 
-async def join_own_topics(connection: Connection) -> None:
-    """Make the connection reachable by its user and by its token. Neither is a group, and neither counts as one."""
+async def _join_own_topics(connection: Connection) -> Early | None:
+    """Make the connection reachable by its user and by its token. Neither is a group, and neither counts as one.
+
+    It is done as soon as they are known, so that what closes these closes a handshake too that is not through yet.
+    """
+    early = None
     if is_authenticated(connection.user) and (key := user_id(connection.user)) is not None:
+        early = Early(connection)
         connection.member.max_topics += 1
         await connection.consumers.hub.join(USER + str(key), connection.member)
     await _join_token(connection, connection.lifetime.token_id)
+    return early
 
 
-async def wait_for_token(consumer: Any, connection: Connection) -> None:
+async def wait_for_token(consumer: Any, connection: Connection) -> Early | None:
     """Accept the socket, and read it until a message has brought a good token and the permissions have agreed.
 
-    Everything else is refused. Raises ``StopConsumer`` once the client has been told why it is not let in; when the
-    time is over the connection is interrupted.
+    What comes for its user meanwhile. Everything else is refused. Raises ``StopConsumer`` once the client has been told
+    why it is not let in; when the time is over the connection is interrupted.
     """
     deadlines, timeout = connection.consumers.deadlines, connection.plan.limits.authentication_timeout
     close = partial(connection.shut, CloseCode.NOT_AUTHENTICATED, "authentication_timeout")
@@ -56,7 +88,7 @@ async def wait_for_token(consumer: Any, connection: Connection) -> None:
         await connection.accept()
         request = await _first_request(consumer, connection)
         try:
-            await connection.work(_let_in(consumer, connection, request.data["token"]))
+            early = await connection.work(_let_in(consumer, connection, request.data["token"]))
         except (Disconnected, Interrupted, StopConsumer):
             raise
         except Exception as failure:
@@ -65,6 +97,7 @@ async def wait_for_token(consumer: Any, connection: Connection) -> None:
         connection.awaits_token = False
         deadlines.discard(connection)
     await connection.dispatcher.answer(request, _told(connection))
+    return early
 
 
 async def _first_request(consumer: Any, connection: Connection) -> Request:
@@ -96,7 +129,7 @@ async def _read(consumer: Any, connection: Connection, frame: str | bytes) -> Re
         return Request(None, error=InvalidFrame(_("The frame could not be decoded.")))
 
 
-async def _let_in(consumer: Any, connection: Connection, token: str) -> None:
+async def _let_in(consumer: Any, connection: Connection, token: str) -> Early | None:
     waiting = (way for way in connection.plan.authentications if way.waits_for_message)
     guesses = Guesses(connection)
     await guesses.check()
@@ -107,8 +140,10 @@ async def _let_in(consumer: Any, connection: Connection, token: str) -> None:
         raise
     await guesses.check()
     _take(connection, user, auth, _lifetime(connection, auth))
+    early = await _join_own_topics(connection)
     if connection.plan.permissions:
         await check_permissions(connection.plan.permissions, consumer)
+    return early
 
 
 async def _turn_away(connection: Connection, request: Request, failure: Exception) -> NoReturn:

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from ..connection import Connection, Interrupted
 from ..dispatch import FAIR_SHARE, Dispatcher
+from ..early import refuse_as_shut
 from ..exceptions import (
     AcceptConnection,
     ConsumerError,
@@ -26,9 +27,8 @@ from ..exceptions import (
 from ..explaining import is_handled, log_failure
 from ..facts import log_extra
 from ..finding import consumers_of
-from ..guessing import Guesses
-from ..identifying import identify, join_own_topics, wait_for_token
-from ..identity import ANONYMOUS, CLIENT_KEY, is_authenticated
+from ..identifying import identify, wait_for_token
+from ..identity import CLIENT_KEY, is_authenticated
 from ..inbox import Disconnected, TooBig
 from ..observed import ObservedDispatcher
 from ..origins import is_allowed_origin
@@ -37,7 +37,6 @@ from ..recoveries import recoveries_of
 from ..runtime import Consumers
 from ..stepping import settled
 from ..texts import gettext_lazy as _
-from ..throttling import check_throttles
 from ..types import CloseCode, Receive, Scope, Send
 from .announcing import announce
 
@@ -146,31 +145,13 @@ class _Life:
 
     async def _begin(self, accepted: bool) -> bool:
         """The handshake and the hooks that belong to it. Whether there is a socket to read from now."""
-        connection, plan = self.connection, self.connection.plan
+        connection = self.connection
         try:
-            consumer = self._consumer = self._cls()
-            consumer._connection = connection
-            consumer._groups = {}
-            member = connection.member
-            member.consumer = consumer
-            if plan.deliveries:
-                member.permits = partial(is_delivered, plan.deliveries, consumer)
-            # First of all, so that a refusal too is told in a language that was agreed on.
-            if not accepted and (offered := connection.scope.get("subprotocols")):
-                connection.subprotocol = plan.choose_subprotocol(list(offered))
-            if plan.frames_events:
-                member.framer = plan.framer(connection.subprotocol)
-            make = ObservedDispatcher if self._consumers.observing.calls else Dispatcher
-            connection.dispatcher = make(consumer, connection)
-            if accepted:
-                connection.mark_accepted()
-            if connection.dispatcher.turn is None:
-                await self._open(consumer)
-            else:
-                async with connection.dispatcher.turn:
-                    await self._open(consumer)
+            await self._prepare(accepted)
         except (Disconnected, Interrupted, StopConsumer):
-            if not connection.is_closing:
+            if connection.is_closing:
+                await refuse_as_shut(connection)
+            else:
                 connection.shut(CloseCode.NORMAL)
             return False
         except TooBig:
@@ -183,6 +164,34 @@ class _Life:
                 await connection.refuse(error)
             return False
         return True
+
+    async def _prepare(self, accepted: bool) -> None:
+        connection, plan = self.connection, self.connection.plan
+        consumer = self._consumer = self._cls()
+        consumer._connection = connection
+        consumer._groups = {}
+        member = connection.member
+        member.consumer = consumer
+        if plan.deliveries:
+            member.permits = partial(is_delivered, plan.deliveries, consumer)
+        # First of all, so that a refusal too is told in a language that was agreed on.
+        if not accepted and (offered := connection.scope.get("subprotocols")):
+            connection.subprotocol = plan.choose_subprotocol(list(offered))
+        if plan.frames_events:
+            member.framer = plan.framer(connection.subprotocol)
+        make = ObservedDispatcher if self._consumers.observing.calls else Dispatcher
+        connection.dispatcher = make(consumer, connection)
+        if accepted:
+            connection.mark_accepted()
+        try:
+            if connection.dispatcher.turn is None:
+                await self._open(consumer)
+            else:
+                async with connection.dispatcher.turn:
+                    await self._open(consumer)
+        except asyncio.CancelledError:
+            connection.check_interrupted()
+            raise
 
     async def _explain(self, failure: Exception) -> ConsumerError:
         if isinstance(failure, DenyConnection):
@@ -209,37 +218,22 @@ class _Life:
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
         if plan.is_counted:
             admission.take_address(connection)
-        if plan.connection_throttles:
-            await self._identify_counting(consumer)
-        else:
-            await identify(connection)
+        early = await identify(consumer, connection)
         if plan.waits_for_message and not is_authenticated(connection.user):
-            await wait_for_token(consumer, connection)
+            early = await wait_for_token(consumer, connection)
         elif plan.permissions:
             await check_permissions(plan.permissions, consumer)
         if plan.is_counted:
             admission.take_user(connection)
         if self._dependencies is not None or plan.options.dependencies is not None:
             await self._solve_dependencies()
+        if early is not None:
+            early.release()
         await self._join(consumer)
+        # Whoever was cancelled, and went on all the same, does not open what is to be closed.
+        connection.check_interrupted()
         self._connected = True
         await connection.work(self._enter(consumer))
-
-    async def _identify_counting(self, consumer: "Consumer") -> None:
-        throttles, buckets = self.connection.plan.connection_throttles, self._consumers.buckets
-        guesses = Guesses(self.connection)
-        await guesses.check()
-        try:
-            await identify(self.connection)
-        except Exception as failure:
-            await guesses.add(failure)
-            # A handshake it was all the same, of somebody unknown at this address.
-            await check_throttles(throttles, consumer, None, buckets)
-            raise
-        if is_authenticated(self.connection.user):
-            # Others may have been wrong meanwhile, all at once.
-            await guesses.check()
-        await check_throttles(throttles, consumer, None, buckets)
 
     async def _solve_dependencies(self) -> None:
         """The route's and the class's ``dependencies``; what they open stays open until the consumer is torn down."""
@@ -253,8 +247,6 @@ class _Life:
     async def _join(self, consumer: "Consumer") -> None:
         """Become a member before the socket is accepted: whoever is accepted hears everything from then on."""
         connection, plan = self.connection, self.connection.plan
-        if connection.user is not ANONYMOUS or connection.auth is not None:
-            await join_own_topics(connection)
         found = self._groups if self._groups is not None else consumer.get_groups()
         groups = found if isinstance(found, list) else list(await settled(found))
         connection.handshake_groups = groups
