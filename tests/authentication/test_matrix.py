@@ -20,9 +20,10 @@ from starlette.authentication import AuthCredentials, AuthenticationBackend, Aut
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 
-from fastapi_consumers import GroupConsumer, JSONConsumer, action, path
+from fastapi_consumers import GroupConsumer, JSONConsumer, NotAuthenticated, action, path
 from fastapi_consumers.authentication import (
     APIKeyAuthentication,
+    BaseAuthentication,
     BearerTokenAuthentication,
     Credential,
     DependsAuthentication,
@@ -92,6 +93,22 @@ class Backend(AuthenticationBackend):
         return credentials, SimpleUser(user)
 
 
+class OnlyHTTP(Backend):
+    """Leaves sockets to an authentication of theirs, which can say why it refuses."""
+
+    async def authenticate(self, conn: Any) -> Any:
+        return None if conn.scope["type"] == "websocket" else await super().authenticate(conn)
+
+
+class ByBackend(BaseAuthentication):
+    async def authenticate(self, connection: Any) -> Any:
+        try:
+            found = await Backend().authenticate(connection.websocket)
+        except AuthenticationError:
+            raise NotAuthenticated(code="invalid_token") from None
+        return None if found is None else (found[1], found[0])
+
+
 def tokens(malformed: str) -> dict[str, str]:
     return {kind: f"s3cret-{kind}" for kind in KINDS} | {"malformed": malformed}
 
@@ -107,7 +124,10 @@ def session(data: Any) -> str:
 
 @dataclass
 class Way:
-    """``give`` puts a credential into a handshake; ``codes`` are those that differ from the usual."""
+    """``give`` puts a credential into a handshake; ``codes`` are those that differ from the usual.
+
+    ``closed``: the kinds for which the handshake is closed with 1000, and no word.
+    """
 
     authentications: list[Any]
     credentials: dict[str, str]
@@ -117,6 +137,7 @@ class Way:
     takes_tokens: bool = True
     in_message: bool = False
     arguments: dict[str, Any] | None = None
+    closed: tuple[str, ...] = ()
 
     def code(self, kind: str) -> str:
         usual = {"expired": "expired", "none": "not_authenticated"}.get(kind, "invalid_token")
@@ -182,15 +203,24 @@ WAYS = {
     ),
     "middleware": Way(
         [],
-        {kind: f"s3cret-{kind}" for kind in ("good", "expired")},
+        tokens("s3cret" * 2000),
         lambda token: {"headers": {"X-Token": token}},
         middleware=(AuthenticationMiddleware, {"backend": Backend()}),
+        takes_tokens=False,
+        # By Starlette, before the consumer hears of it.
+        closed=("bad", "revoked", "malformed"),
+    ),
+    "backend": Way(
+        [ByBackend],
+        tokens("s3cret" * 2000),
+        lambda token: {"headers": {"X-Token": token}},
+        middleware=(AuthenticationMiddleware, {"backend": OnlyHTTP()}),
         takes_tokens=False,
     ),
     "first message": Way([FirstMessageAuthentication(ByBearer())], tokens("s3cret" * 2000), bearer, in_message=True),
     "first message of a jwt": Way([FirstMessageAuthentication(JWTS)], JWT_TOKENS, bearer, in_message=True),
 }
-EACH = [(way, kind) for way in WAYS for kind in (*KINDS, "none") if kind in (*WAYS[way].credentials, "none")]
+EACH = [(way, kind) for way in WAYS for kind in (*KINDS, "none")]
 
 
 @pytest.fixture(autouse=True)
@@ -252,6 +282,11 @@ async def test_before_accept(connect: Any, name: str, kind: str) -> None:
             reply = await client.call("authenticate", {"token": way.credentials[kind]})
             assert reply["user"] == "ann"
             assert 2700 < reply["expires_in"] <= 3600
+    elif kind in way.closed:
+        assert (accepted, status) == (False, 1000)
+        assert client.denial is None
+        await client.wait()
+        return
     elif kind != "good":
         assert (accepted, status) == (False, 401)
         assert json.loads(client.denial.body)["error"]["code"] == way.code(kind)
@@ -316,11 +351,33 @@ async def test_after_accept_it_is_refreshed(connect: Any, name: str, kind: str) 
     await client.disconnect()
 
 
+@pytest.mark.parametrize("kind", ["fresh", *KINDS])
 @pytest.mark.parametrize("name", [name for name, way in WAYS.items() if not way.takes_tokens])
-async def test_ways_without_tokens_cannot_be_refreshed(connect: Any, name: str) -> None:
-    _, client = await opened(connect, WAYS[name])
-    assert await code_of(client, "authenticate", {"token": "s3cret-fresh"}) == "action_not_found"
+async def test_ways_without_tokens_cannot_be_refreshed(connect: Any, name: str, kind: str) -> None:
+    way = WAYS[name]
+    _, client = await opened(connect, way)
+    token = {**way.credentials, "fresh": "s3cret-fresh"}[kind]
+    assert await code_of(client, "authenticate", {"token": token}) == "action_not_found"
+    assert (await client.call("echo", {"text": PAYLOAD})).endswith("by id-good")
     await client.disconnect()
+
+
+@pytest.mark.parametrize(("name", "answers"), [("middleware", [1000] * 4), ("backend", [401, 401, 429, 429])])
+async def test_what_the_middleware_refuses_is_not_counted(make_app: Any, name: str, answers: list[int]) -> None:
+    way = WAYS[name]
+
+    class Room(JSONConsumer):
+        authentication_classes = way.authentications
+        connection_throttle_classes = ["2/hour"]
+
+    app = FastAPI()
+    assert way.middleware is not None
+    app.add_middleware(way.middleware[0], **way.middleware[1])
+    make_app(path("/", Room), app=app)
+    for answer in answers:
+        client = WebsocketCommunicator(app, "/", **way.give("s3cret-bad"), denial_response=True)
+        assert await client.connect() == (False, answer)
+        await client.wait()
 
 
 async def test_a_lookup_that_fails_is_logged_without_the_token(make_app: Any, caplog: pytest.LogCaptureFixture) -> None:
