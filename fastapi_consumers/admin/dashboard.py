@@ -17,7 +17,7 @@ from ..messages import Event
 from ..origins import is_allowed_origin
 from ..texts import gettext_lazy as _
 from . import models
-from .describing import routes_of, settings_of
+from .describing import list_routes, settings_of
 from .endpoints import broadcast, disconnect, read_history, read_presence
 from .sampling import Board
 from .scheduling import NewSchedule, ScheduleList, create_schedule, delete_schedule, list_schedules
@@ -143,7 +143,7 @@ class Dashboard(JSONConsumer):
 
     @action
     async def routes(self) -> models.RouteList:
-        return models.RouteList(results=routes_of(self.scope["app"], self.consumers))
+        return list_routes(self.scope["app"], self.consumers)
 
     @action("settings")
     async def show_settings(self) -> models.Settings:

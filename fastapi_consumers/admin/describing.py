@@ -12,12 +12,32 @@ from ..options import Limits
 from ..plan import ActionPlan, Plan
 from ..routing import routed_consumers
 from ..runtime import Consumers
-from .models import ActionItem, RouteItem, Settings
+from .gathering import key_after, next_cursor
+from .models import ActionItem, RouteItem, RouteList, Settings
 
 
 def routes_of(app: Any, consumers: Consumers) -> list[RouteItem]:
     """The consumers that an application routes."""
     return [_route(each.path, each.name, consumers.plan(each.consumer_class)) for each in routed_consumers(app)]
+
+
+def list_routes(
+    app: Any, consumers: Consumers, *, limit: int | None = None, cursor: str | None = None, search: str | None = None
+) -> RouteList:
+    """The same, page by page. ``search`` looks into path, name, consumer and groups. Raises ``InvalidCursor``."""
+    after, text = key_after(cursor, "routes", (int,)), (search or "").casefold()
+    found = [
+        ((place,), route)
+        for place, route in enumerate(routes_of(app, consumers))
+        if any(text in part.casefold() for part in (route.path, route.name, route.consumer, *route.groups))
+    ]
+    rest = [each for each in found if after is None or each[0][0] > after[0]]
+    limit = len(rest) if limit is None else limit
+    return RouteList(
+        results=[route for _, route in rest[:limit]],
+        next=next_cursor(rest, limit, "routes", (int,)),
+        total=len(found),
+    )
 
 
 def _route(path: str, name: str, plan: Plan) -> RouteItem:

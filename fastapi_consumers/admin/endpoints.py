@@ -3,20 +3,39 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import AfterValidator
 
-from ..exceptions import InvalidData
+from ..event_models import InvalidEvent
+from ..exceptions import InvalidData, NotFound
 from ..finding import get_consumers
 from ..groups import check_group
+from ..history.base import check_idempotency_key
 from ..runtime import Consumers
 from ..schedule_status import ScheduleStatus
 from . import models
-from .describing import routes_of, settings_of
+from .describing import list_routes, settings_of
 from .gathering import MAX_PAGE, Gathering, key_after, next_cursor
-from .scheduling import NewSchedule, ScheduleList, ScheduleRun, create_schedule, delete_schedule, list_schedules
+from .scheduling import (
+    NewSchedule,
+    ScheduleList,
+    ScheduleRun,
+    create_schedule,
+    delete_schedule,
+    list_schedules,
+    schedules_of,
+)
+
+
+def check_printable(name: str) -> str:
+    """No schedule has another name, and not every store takes all characters. Raises ``ValueError``."""
+    if not name.isprintable():
+        raise ValueError("it holds a character that is not printable")
+    return name
+
 
 App = Annotated[Consumers, Depends(get_consumers)]
 Group = Annotated[str, Path(min_length=1, max_length=255)]
-Name = Annotated[str, Path(min_length=1, max_length=128)]
+Name = Annotated[str, Path(min_length=1, max_length=128), AfterValidator(check_printable)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 Cursor = Annotated[str | None, Query(max_length=2048)]
 Text = Annotated[str | None, Query(max_length=255)]
@@ -36,44 +55,52 @@ class Endpoints:
         """Put them on a router, which has its dependencies by now."""
 
         def add(method: str, path: str, endpoint: Any, model: Any, *errors: int, **options: Any) -> None:
-            told: dict[int | str, Any] = {status: {"model": models.ErrorAnswer} for status in (401, 403, *errors)}
+            # Dependencies of the router may have parameters of their own, which can be wrong at every route.
+            told: dict[int | str, Any] = {status: {"model": models.ErrorAnswer} for status in (401, 403, 422, *errors)}
             router.add_api_route(path, endpoint, methods=[method], response_model=model, responses=told, **options)
 
         add("GET", "/routes", self.routes, models.RouteList)
         add("GET", "/settings", self.settings, models.Settings)
         add("GET", "/processes", self.processes, models.ProcessList)
         add("GET", "/numbers", self.numbers, models.Numbers)
-        add("GET", "/connections", self.connections, models.ConnectionPage, 422)
-        add("GET", "/groups", self.groups, models.GroupPage, 422)
-        add("GET", "/groups/{group:path}", self.group, models.GroupDetail, 400, 503)
-        add("GET", "/presence/{group:path}", self.presence, models.PresenceAnswer, 400, 422, 503)
+        add("GET", "/connections", self.connections, models.ConnectionPage)
+        add("GET", "/groups", self.groups, models.GroupPage)
+        add("GET", "/groups/{group:path}", self.group, models.GroupDetail, 400, 404, 503)
+        add("GET", "/presence/{group:path}", self.presence, models.PresenceAnswer, 400, 404, 503)
         add("GET", "/history/{group:path}", self.history, models.HistoryPage, 400, 404, 503)
         add("DELETE", "/history/{group:path}", self.purge, None, 400, 404, 503, status_code=204)
-        add("POST", "/events", self.broadcast, models.BroadcastAnswer, 400, 413, 422, 503)
-        add("POST", "/disconnect", self.disconnect, None, 400, 422, 503, status_code=202)
+        add("POST", "/events", self.broadcast, models.BroadcastAnswer, 400, 413, 503)
+        add("POST", "/disconnect", self.disconnect, models.DisconnectAnswer, 400, 503, status_code=202)
         add("GET", "/log-level", self.log_level, models.LogLevels)
-        add("PUT", "/log-level", self.set_log_level, models.LogLevels, 404, 422)
-        add("POST", "/throttles/reset", self.reset_throttles, models.ThrottleResetAnswer, 422)
+        add("PUT", "/log-level", self.set_log_level, models.LogLevels, 404)
+        add("POST", "/throttles/reset", self.reset_throttles, models.ThrottleResetAnswer)
 
-        add("GET", "/schedules", self.schedules, ScheduleList, 404, 422, 503)
-        add("POST", "/schedules", self.create_schedule, ScheduleStatus, 400, 422, 503, status_code=201)
+        add("GET", "/schedules", self.schedules, ScheduleList, 404, 503)
+        add("POST", "/schedules", self.create_schedule, ScheduleStatus, 400, 404, 503, status_code=201)
         add("GET", "/schedules/{name:path}", self.schedule, ScheduleStatus, 404, 503)
-        add("DELETE", "/schedules/{name:path}", self.delete_schedule, None, 404, 422, 503, status_code=204)
+        add("DELETE", "/schedules/{name:path}", self.delete_schedule, None, 404, 503, status_code=204)
         add("POST", "/schedules/{name:path}/pause", self.pause_schedule, ScheduleStatus, 404, 503)
         add("POST", "/schedules/{name:path}/resume", self.resume_schedule, ScheduleStatus, 404, 503)
-        add("POST", "/schedules/{name:path}/run", self.run_schedule, None, 404, 503, status_code=202)
+        add("POST", "/schedules/{name:path}/run", self.run_schedule, None, 400, 404, 503, status_code=202)
 
-    async def routes(self, request: Request, consumers: App) -> models.RouteList:
-        """The consumers that are routed, with the policies and limits in force for each."""
-        return models.RouteList(results=routes_of(request.app, consumers))
+    async def routes(
+        self, request: Request, consumers: App, limit: Limit = 50, cursor: Cursor = None, search: Text = None
+    ) -> models.RouteList:
+        """The consumers that are routed, with the policies and limits in force for each.
+
+        ``search`` looks into path, name, consumer and groups.
+        """
+        return list_routes(request.app, consumers, limit=limit, cursor=cursor, search=search)
 
     async def settings(self, consumers: App) -> models.Settings:
         """What this process runs with, without secrets."""
         return settings_of(consumers)
 
-    async def processes(self, consumers: App) -> models.ProcessList:
-        """The processes of the application, and how each is."""
-        return await Gathering(consumers, self.timeout).processes()
+    async def processes(
+        self, consumers: App, limit: Limit = 50, cursor: Cursor = None, search: Text = None
+    ) -> models.ProcessList:
+        """The processes of the application, and how each is. ``search`` looks into name, host and pid."""
+        return await Gathering(consumers, self.timeout).processes(limit=limit, cursor=cursor, search=search)
 
     async def numbers(self, consumers: App) -> models.Numbers:
         """Connections, groups and messages of all processes in a few sums."""
@@ -136,6 +163,8 @@ class Endpoints:
         search: Text = None,
     ) -> models.PresenceAnswer:
         """Who is in a group. ``search`` looks into keys."""
+        if consumers.presence_store is None:
+            raise NotFound  # Nothing that processes share keeps it.
         if count_only:
             found = await consumers.get_presence(group, count_only=True)
             return models.PresenceAnswer(group=group, count=found["count"], members={})
@@ -156,10 +185,19 @@ class Endpoints:
         """Send an event to all members of a group."""
         return await broadcast(consumers, told)
 
-    async def disconnect(self, told: models.Disconnect, consumers: App) -> Response:
-        """Close a connection, all of a user, or all of a group. They are told so, and closed a moment later."""
+    async def disconnect(self, told: models.Disconnect, consumers: App) -> models.DisconnectAnswer:
+        """Close a connection, all of a user, or all of a group. They are told so, and closed a moment later.
+
+        The answer says how many there were just before.
+        """
+        if told.group is not None:
+            check_group(told.group)
+        # Nobody answers who was told to close. The page of one is for the sum beside it.
+        found = await Gathering(consumers, self.timeout).connections(
+            limit=1, channel=told.channel, user=told.user, group=told.group
+        )
         await disconnect(consumers, told)
-        return Response(status_code=202)
+        return models.DisconnectAnswer(connections=found.total, processes=found.processes)
 
     async def log_level(self, consumers: App) -> models.LogLevels:
         """The levels of our loggers in each process."""
@@ -185,7 +223,7 @@ class Endpoints:
 
     async def schedule(self, name: Name, consumers: App) -> ScheduleStatus:
         """One schedule."""
-        return await consumers.schedules.get(name)
+        return await schedules_of(consumers).get(name)
 
     async def delete_schedule(self, name: Name, consumers: App) -> Response:
         """Forget a schedule that was created, or that is in no code any more."""
@@ -194,15 +232,16 @@ class Endpoints:
 
     async def pause_schedule(self, name: Name, consumers: App) -> ScheduleStatus:
         """Begin no run until it is resumed, in any process."""
-        return await consumers.schedules.pause(name)
+        return await schedules_of(consumers).pause(name)
 
     async def resume_schedule(self, name: Name, consumers: App) -> ScheduleStatus:
         """Go on with the next moment."""
-        return await consumers.schedules.resume(name)
+        return await schedules_of(consumers).resume(name)
 
     async def run_schedule(self, name: Name, consumers: App, told: ScheduleRun | None = None) -> Response:
         """Have it run once, besides its moments. Answers before it has."""
-        await consumers.schedules.run_now(name, told.group if told is not None else None)
+        group = told.group if told is not None else None
+        await schedules_of(consumers).run_now(name, check_group(group) if group is not None else None)
         return Response(status_code=202)
 
 
@@ -237,15 +276,24 @@ async def read_presence(
 
 
 async def broadcast(consumers: Consumers, told: models.Broadcast) -> models.BroadcastAnswer:
-    """Raises as ``Consumers.broadcast`` does; ``InvalidData`` for an idempotency key that is of no use."""
+    """Raises as ``Consumers.broadcast`` does; ``InvalidData`` for an idempotency key that is of no use, and for data
+    that a class of the group declares otherwise.
+    """
+    key = told.idempotency_key
+    if key is not None:
+        try:
+            check_idempotency_key(key)
+        except ValueError as error:
+            raise _invalid("idempotency_key", str(error)) from None
+        if consumers.histories.of(check_group(told.group)) is None:
+            text = f"The group {told.group!r} has no history, which is where idempotency keys are kept."
+            raise _invalid("idempotency_key", text)
     try:
         position = await consumers.broadcast(
-            told.group, told.event, told.data, idempotency_key=told.idempotency_key, coalesce_key=told.coalesce_key
+            told.group, told.event, told.data, idempotency_key=key, coalesce_key=told.coalesce_key
         )
-    except ValueError as error:
-        raise InvalidData(
-            details=[{"loc": ["idempotency_key"], "type": "value_error", "message": str(error)}]
-        ) from None
+    except InvalidEvent as error:
+        raise _invalid("data", str(error)) from None
     found = models.Position(epoch=position.epoch, offset=position.offset) if position is not None else None
     return models.BroadcastAnswer(position=found)
 
@@ -257,4 +305,9 @@ async def disconnect(consumers: Consumers, told: models.Disconnect) -> None:
             user=told.user, channel=told.channel, group=told.group, code=told.code, reason=told.reason
         )
     except ValueError as error:
-        raise InvalidData(details=[{"loc": ["code"], "type": "value_error", "message": str(error)}]) from None
+        raise _invalid("code", str(error)) from None
+
+
+def _invalid(field: str, message: str) -> InvalidData:
+    """A field of the body that is wrong in a way that its model does not see."""
+    return InvalidData(details=[{"loc": ["body", field], "type": "value_error", "message": message}])

@@ -149,7 +149,14 @@ class Gathering:
                 size += 4 * len(name) + 3
         return counts
 
-    async def processes(self) -> ProcessList:
+    async def processes(
+        self, *, limit: int | None = None, cursor: str | None = None, search: str | None = None
+    ) -> ProcessList:
+        """By name, all of them without a ``limit``. ``search`` looks into name, host and pid.
+
+        Raises ``InvalidCursor``.
+        """
+        after, text = key_after(cursor, "processes", (str,)), (search or "").casefold()
         found, now = await self._ask("process"), time.time()
         results = []
         for process, answer in sorted(found.answers.items()):
@@ -159,7 +166,15 @@ class Gathering:
                 results.append(ProcessItem.model_validate(fields))
             except (KeyError, TypeError, ValueError):
                 _misread(found, process)
-        return ProcessList(results=results, processes=processes_of(found))
+        some = [each for each in results if any(text in part.casefold() for part in _searched(each))]
+        rest = [((each.process,), each) for each in some if after is None or each.process > after[0]]
+        limit = len(rest) if limit is None else limit
+        return ProcessList(
+            results=[each for _, each in rest[:limit]],
+            next=next_cursor(rest, limit, "processes", (str,)),
+            total=len(some),
+            processes=processes_of(found),
+        )
 
     async def numbers(self) -> Numbers:
         """The sums of all processes."""
@@ -215,6 +230,10 @@ def _misread(found: Gathered, process: str) -> None:
 def _connection(process: str, fields: Mapping[str, Any]) -> ConnectionItem:
     times = {name: _utc(fields[name]) for name in ("opened_at", "last_seen") if fields.get(name) is not None}
     return ConnectionItem.model_validate({**fields, **times, "process": process})
+
+
+def _searched(process: ProcessItem) -> tuple[str, ...]:
+    return process.process, process.host, str(process.pid)
 
 
 def _utc(seconds: float) -> datetime:

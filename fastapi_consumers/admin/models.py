@@ -1,15 +1,45 @@
 """What the API takes and returns: the models of its OpenAPI document. Times are in UTC, durations in seconds."""
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+from ..codecs import MAX_DEPTH, encode_json, find_not_finite
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "NOTSET"]
 ConnectionOrder = Literal["newest", "oldest", "queued", "sent", "dropped"]
 GroupOrder = Literal["name", "size"]
 #: As ``check_group`` has it; what is not printable is refused there.
 GroupName = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+def _within(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _check_data(value: Any) -> Any:
+    """What a client could send in a frame too. Before pydantic looks at it, which names each level of what is deep.
+
+    Raises ``ValueError``.
+    """
+    if find_not_finite(value) is not None:
+        raise ValueError("a number is not finite")
+    level, depth = [value], 0
+    while level := [inner for each in level for inner in _within(each)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested over {MAX_DEPTH} levels")
+    try:
+        encode_json(value)
+    except ValueError:
+        raise ValueError("a text holds half of a surrogate pair") from None
+    return value
+
+
+#: The data of an event.
+Data = Annotated[JsonValue, BeforeValidator(_check_data)]
 
 
 class Model(BaseModel):
@@ -20,7 +50,10 @@ class ErrorBody(Model):
     code: str
     message: str
     details: JsonValue = None
+    retryable: bool | None = None
     retry_after: float | None = None
+    #: Of an ``HTTPException`` whose status has no error of its own.
+    status: int | None = None
 
 
 class ErrorAnswer(Model):
@@ -77,7 +110,11 @@ class RouteItem(Model):
 
 
 class RouteList(Model):
+    """Routes in their order. ``next`` is the cursor of the next page, ``total`` how many there are of this filter."""
+
     results: list[RouteItem]
+    next: str | None
+    total: int
 
 
 class Settings(Model):
@@ -132,7 +169,13 @@ class ProcessItem(Model):
 
 
 class ProcessList(Model):
+    """Those that answered, by name. ``next`` is the cursor of the next page, ``total`` how many there are of this
+    filter.
+    """
+
     results: list[ProcessItem]
+    next: str | None
+    total: int
     processes: Processes
 
 
@@ -235,7 +278,7 @@ class Broadcast(BaseModel):
 
     group: GroupName
     event: Annotated[str, Field(min_length=1, max_length=255)]
-    data: JsonValue = None
+    data: Data = None
     idempotency_key: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     coalesce_key: Annotated[str, Field(max_length=255)] | None = None
 
@@ -250,7 +293,8 @@ class Disconnect(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    channel: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    #: Such as ``0c4f91ab77d2!17``: of which process, and which of its connections.
+    channel: Annotated[str, Field(pattern="^.+!.+$", max_length=255)] | None = None
     user: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     group: GroupName | None = None
     code: Annotated[int, Field(ge=1000, le=4999)] = 4409
@@ -261,6 +305,16 @@ class Disconnect(BaseModel):
         if sum(value is not None for value in (self.channel, self.user, self.group)) != 1:
             raise ValueError("name one of channel, user and group")
         return self
+
+
+class DisconnectAnswer(Model):
+    """How many connections there were of those that are told to close, in the processes that answered.
+
+    All are told, those of processes that did not answer too.
+    """
+
+    connections: int
+    processes: Processes
 
 
 class LogLevel(BaseModel):

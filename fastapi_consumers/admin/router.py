@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Depends
+from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
 from ..consumers import ConsumerApp
@@ -17,6 +18,7 @@ from ..texts import gettext_lazy as _
 from .dashboard import Dashboard
 from .endpoints import Endpoints
 from .pages import file, page
+from .routes import APIErrorRoute, check_path
 from .sampling import Board
 
 #: Methods that change nothing, so that it does not matter which page they come from.
@@ -58,16 +60,19 @@ def admin_router(
         if not is_allowed_origin(connection.headers.raw, scheme, origins):
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
 
-    router = APIRouter(prefix=prefix, tags=list(tags), include_in_schema=include_in_schema)
+    router = APIRouter(prefix=prefix, tags=list(tags), include_in_schema=include_in_schema, route_class=APIErrorRoute)
     # The socket comes before the router has dependencies, since FastAPI would show them a WebSocket, and most of them
     # take a Request. It has the same ones, solved at its handshake.
     board = Board(float(seconds), origins, guards)
     socket = Dashboard.as_asgi(board=board)
     router.add_api_websocket_route("/socket", endpoint_of(ConsumerApp(socket.consumer_class, guards)), name="dashboard")
     # From here on nothing that is ever put on it goes without.
-    router.dependencies = [*dependencies, Depends(check_origin)]
-    router.add_api_route("", page, methods=["GET"], include_in_schema=False, name="admin")
-    router.add_api_route("/static/{name}", file, methods=["GET"], include_in_schema=False, name="admin_static")
+    router.dependencies = [*dependencies, Depends(check_origin), Depends(check_path)]
+    # Whoever opens the page is a person: what the application shows them when they may not, it shows here too.
+    for path, endpoint, name in (("", page, "admin"), ("/static/{name}", file, "admin_static")):
+        router.add_api_route(
+            path, endpoint, methods=["GET"], include_in_schema=False, name=name, route_class_override=APIRoute
+        )
     Endpoints(float(seconds)).add_to(router)
     return router
 

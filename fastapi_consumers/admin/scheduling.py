@@ -2,14 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..exceptions import ImproperlyConfigured, InvalidCursor, InvalidData, NotFound
 from ..marks import cron, every
 from ..pagination.cursors import Cursor, decode_cursor, encode_cursor
 from ..runtime import Consumers
 from ..schedule_status import ScheduleStatus
-from .models import GroupName, Model
+from ..schedules import Schedules
+from .models import Data, GroupName, Model
 
 _MARK = "schedules"
 
@@ -35,7 +36,7 @@ class NewSchedule(BaseModel):
     tz: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
     group: GroupName
     event: Annotated[str, Field(min_length=1, max_length=255)]
-    data: JsonValue = None
+    data: Data = None
     #: Put it in the place of one of this name that was created before.
     replace: bool = False
 
@@ -54,13 +55,18 @@ class ScheduleRun(BaseModel):
     group: GroupName | None = None
 
 
+def schedules_of(consumers: Consumers) -> Schedules:
+    """Raises ``NotFound`` where there is no place to keep schedules that all processes share."""
+    if consumers.schedules.store is None:
+        raise NotFound
+    return consumers.schedules
+
+
 async def list_schedules(
     consumers: Consumers, *, search: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> ScheduleList:
-    """Raises ``NotFound`` where there is no place to keep schedules, ``InvalidCursor`` and ``BrokerUnavailable``."""
-    if consumers.schedules.store is None:
-        raise NotFound
-    found = await consumers.schedules.list()
+    """Raises ``NotFound`` as :func:`schedules_of` does, ``InvalidCursor`` and ``BrokerUnavailable``."""
+    found = await schedules_of(consumers).list()
     if search:
         found = [each for each in found if search.casefold() in each.name.casefold()]
     total = len(found)
@@ -74,15 +80,18 @@ async def list_schedules(
 
 
 async def create_schedule(consumers: Consumers, told: NewSchedule) -> ScheduleStatus:
-    """Raises ``InvalidData`` for what cannot be one, with what is wrong; ``InvalidGroup``, ``BrokerUnavailable``."""
+    """Raises ``InvalidData`` for what cannot be one, with what is wrong; ``NotFound`` as :func:`schedules_of`
+    does, ``InvalidGroup``, ``BrokerUnavailable``.
+    """
+    schedules = schedules_of(consumers)
     try:
         when = every(told.every) if told.every is not None else cron(told.cron or "", tz=told.tz)
-        return await consumers.schedules.create(
+        return await schedules.create(
             told.name, when, group=told.group, event=told.event, data=told.data, replace=told.replace
         )
     except ImproperlyConfigured as error:
         details = [
-            {"loc": [], "type": each.code, "message": f"found {each.found}; expected {each.expected}"}
+            {"loc": ["body"], "type": each.code, "message": f"found {each.found}; expected {each.expected}"}
             for each in error.problems
         ]
         raise InvalidData(details=details) from None
@@ -91,6 +100,6 @@ async def create_schedule(consumers: Consumers, told: NewSchedule) -> ScheduleSt
 async def delete_schedule(consumers: Consumers, name: str) -> None:
     """Raises ``NotFound``, and ``InvalidData`` for one that is in the code."""
     try:
-        await consumers.schedules.delete(name)
+        await schedules_of(consumers).delete(name)
     except ValueError as error:
-        raise InvalidData(details=[{"loc": ["name"], "type": "value_error", "message": str(error)}]) from None
+        raise InvalidData(details=[{"loc": ["path", "name"], "type": "value_error", "message": str(error)}]) from None

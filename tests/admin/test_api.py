@@ -173,6 +173,61 @@ async def test_processes(house):
     assert process["uptime"] >= 0
 
 
+async def paged(house, where, **params):
+    """All results of a list, two on a page, and its total."""
+    found, cursor = [], {}
+    for _ in range(20):
+        page = await house.get(where, limit=2, **params, **cursor)
+        assert len(page["results"]) == 2 or page["next"] is None
+        found += page["results"]
+        if page["next"] is None:
+            return found, page["total"]
+        cursor = {"cursor": page["next"]}
+    raise AssertionError("there is no end of it")
+
+
+async def test_routes_are_paged_and_searched(house):
+    everything = (await house.get("/routes"))["results"]
+    assert await paged(house, "/routes") == (everything, len(everything))
+    assert len(everything) == 3
+    for search, expected in (("ROOM", ["room"]), ("log.{", ["Log"]), ("/admin/socket", ["dashboard"]), ("x", [])):
+        found = await house.get("/routes", search=search)
+        assert ([each["name"] for each in found["results"]], found["total"]) == (expected, len(expected)), search
+        assert found["next"] is None
+    other = (await house.get("/processes", limit=1, search=""))["next"]
+    for bad in ("x", other or "AAAA"):
+        assert (await house.get("/routes", 422, cursor=bad))["error"]["code"] == "invalid_cursor"
+        assert (await house.get("/processes", 422, cursor=bad))["error"]["code"] == "invalid_cursor"
+
+
+async def test_processes_are_paged_and_searched(house, monkeypatch):
+    [own] = (await house.get("/processes"))["results"]
+    ask = house.consumers.asking.ask
+
+    async def of_five(*arguments, **options):
+        found = await ask(*arguments, **options)
+        [(name, answer)] = found.answers.items()
+        answers = {f"{name[:-1]}{number}": {**answer, "host": f"host{number}"} for number in (3, 1, 4, 0, 2)}
+        return found._replace(answers=answers)
+
+    monkeypatch.setattr(house.consumers.asking, "ask", of_five)
+    found, total = await paged(house, "/processes")
+    assert [each["process"][-1] for each in found] == list("01234")
+    assert total == 5
+    for search, expected in (
+        ("HOST3", "3"),
+        (own["process"][:-1], "01234"),
+        (str(own["pid"]), "01234"),
+        ("nobody", ""),
+    ):
+        answer = await house.get("/processes", search=search)
+        assert ("".join(each["process"][-1] for each in answer["results"]), answer["total"]) == (
+            expected,
+            len(expected),
+        )
+        assert len(answer["processes"]["answered"]) == 5
+
+
 async def test_numbers_only_rise_where_they_should(house):
     socket = await house.enter("/room/a")
     await socket.call("say", {"text": "x"}, timeout=20)
@@ -351,15 +406,22 @@ async def test_connections_are_closed(house, by):
     other = await house.enter("/room/b?name=bob")
     [found] = (await house.get("/connections", user="ann"))["results"]
     value = {"channel": found["channel"], "user": "ann", "group": "room.a"}[by]
-    await house.ask("POST", "/disconnect", 202, json={by: value, "reason": "you know why"})
+    told = await house.ask("POST", "/disconnect", 202, json={by: value, "reason": "you know why"})
+    assert (told["connections"], len(told["processes"]["answered"])) == (1, 1)
     while True:
         closed = await socket.receive_output(20)
         if closed["type"] == "websocket.close":
             break
     assert (closed["code"], closed["reason"]) == (4409, "you know why")
     assert (await other.call("presence", timeout=20))["count"] >= 0
-    for wrong in ({}, {"user": "a", "group": "b"}, {"user": "a", "code": 999}, {"user": "a", "code": 1006}):
+    nobody = found["channel"].partition("!")[0] + "!999999" if by == "channel" else "nobody"
+    assert (await house.ask("POST", "/disconnect", 202, json={by: nobody}))["connections"] == 0
+    for wrong in (
+        *({}, {"user": "a", "group": "b"}, {"user": "a", "code": 999}, {"user": "a", "code": 1006}),
+        *({"channel": each} for each in ("nope", "", "!", "a!", "!1", "a\n!1", "x" * 255 + "!1")),
+    ):
         await house.ask("POST", "/disconnect", 422, json=wrong)
+    await house.ask("POST", "/disconnect", 400, json={"group": "a\nb"})
 
 
 async def test_the_level_of_our_loggers_and_of_no_other(house):

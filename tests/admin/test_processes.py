@@ -55,6 +55,10 @@ async def test_lists_and_commands_are_for_all_processes(servers):
     assert len(found["processes"]["answered"]) == 2
     assert {each["pid"] for each in found["results"]} == {one._process.pid, two._process.pid}
     assert [each["consumers"] for each in found["results"]] == [{"Room": 3}, {"Room": 3}]
+    halves = [await one.get("/processes", limit=1)]
+    halves.append(await one.get("/processes", limit=1, cursor=halves[0]["next"]))
+    pids = [each["pid"] for half in halves for each in half["results"]]
+    assert (pids, halves[1]["next"]) == ([each["pid"] for each in found["results"]], None)
     assert (await two.ask("GET", "/processes", status=404))["detail"] == "Not Found"
 
     everyone = await one.get("/connections", order="oldest")
@@ -86,7 +90,8 @@ async def test_lists_and_commands_are_for_all_processes(servers):
     await one.ask("POST", "/events", body={"group": "room.b", "event": "news", "data": 1})
     for client in (clients[1], clients[4]):
         assert (await client.receive_json())["event"] == "news"
-    await one.ask("POST", "/disconnect", status=202, body={"group": "room.a"})
+    told = await one.ask("POST", "/disconnect", status=202, body={"group": "room.a"})
+    assert (told["connections"], told["processes"]["silent"]) == (2, 0)
     for client in (clients[0], clients[3]):
         assert (await client.closed()).code == 4409
     levels = (await one.ask("PUT", "/log-level", body={"level": "ERROR"}))["levels"]
