@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, cast
 
 from broadcaster import Broadcast
@@ -36,7 +37,7 @@ from .options import ExceptionHandler, Limits
 from .permissions import compile_permissions
 from .plan import Defaults
 from .presence import PresenceStore
-from .routing import ChannelRoute, app_route, check_included, route_problems
+from .routing import ChannelRoute, app_route, check_included, route_problems, shows_statistics
 from .runtime import Consumers
 from .schedule_stores import ScheduleStore
 from .settings import (
@@ -96,7 +97,7 @@ def add_consumers(
     translations: Sequence[str | os.PathLike[str] | Translations] = (),
     direct_writes: bool = True,
     observers: Sequence[Observer] = (),
-    statistics: bool = False,
+    statistics: bool | None = None,
     access_log: bool | Literal["actions"] = True,
     drain_timeout: float | timedelta = DRAIN_TIMEOUT,
     asyncapi: AsyncAPI | bool | None = None,
@@ -157,7 +158,8 @@ def add_consumers(
         observers: instances of :class:`~fastapi_consumers.observing.Observer`, which are told what connections and
             their consumers do, for metrics and traces; without any, no message pays for it.
         statistics: count messages and bytes of each connection, for
-            :func:`~fastapi_consumers.facts.facts_of`; some observers switch it on too.
+            :func:`~fastapi_consumers.facts.facts_of`; some observers switch it on too. By default it is done if the app
+            includes an ``admin_router``.
         access_log: log a line for each connection when it has ended, to ``fastapi_consumers.access`` at level INFO;
             ``"actions"``: one for each action too.
         drain_timeout: seconds that the process takes at the most, once it is told to stop, to close its sockets; 5 by
@@ -175,7 +177,8 @@ def add_consumers(
         problem = Problem("bad-app", "add_consumers()", repr(app), "a FastAPI or Starlette application", fix)
         raise ImproperlyConfigured("add_consumers()", [problem])
     problems = check_app(app, limits, inspect.signature(add_consumers).parameters)
-    flags = {"accept_refused": accept_refused, "direct_writes": direct_writes, "statistics": statistics}
+    flags = {"accept_refused": accept_refused, "direct_writes": direct_writes}
+    flags |= {"statistics": statistics} if statistics is not None else {}
     problems += check_options(exception_handlers, allowed_origins, flags)
     problems += check_token_keys(query_token_key=query_token_key, cookie_token_key=cookie_token_key)
     language_keys = {"language_query_key": language_query_key, "language_cookie_key": language_cookie_key}
@@ -238,6 +241,7 @@ def add_consumers(
         drain_timeout=drain_seconds,
         max_connections=max_connections_per_process,
         schedules=schedules,
+        counts=partial(shows_statistics, app) if statistics is None else None,
     )
     for route in channel_routes:
         consumers.declared_events.add(route.consumer_class._meta)

@@ -24,8 +24,9 @@ class ConnectionFacts(TypedDict):
     an anonymous one. ``address``: the client's, behind trusted proxies the one that they name. ``path``: without the
     query. ``opened_at``: when its handshake came, in Unix time. ``duration``: seconds since, or until it ended.
     ``last_seen``: when its last message came, in Unix time. ``messages_in``, ``bytes_in``, ``bytes_out`` and
-    ``last_seen`` are ``None`` unless they are counted: ``add_consumers(statistics=True)``, or an observer that needs
-    them. Bytes are those of the messages, without the frames around them. ``inbox``, ``outbox``: messages that wait.
+    ``last_seen`` are ``None`` unless they are counted: ``add_consumers(statistics=True)``, an ``admin_router``, or an
+    observer that needs them. Bytes are those of messages, without the frames around them. ``inbox``, ``outbox``:
+    messages that wait.
     ``dropped``: messages that were to be sent, and were not. ``closed_by``: ``None`` while it is open, ``"server"`` if
     this side began to close, ``"client"`` if the other did, ``"lost"`` if neither said so.
     """

@@ -276,6 +276,13 @@ def routed_consumers(app: Any, prefix: str = "", owner: Any = None) -> Iterator[
             yield RoutedConsumer(prefix + path, name, found.consumer_class, found.tags, found.include_in_schema, owner)
 
 
+def shows_statistics(app: Starlette) -> bool:
+    """Whether a route of this very application shows what connections count, as the admin's page does."""
+    return any(
+        getattr(each.consumer_class, "_shows_statistics", False) for each in routed_consumers(app) if each.app is app
+    )
+
+
 def _endpoints(routes: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     """Path and endpoint of each route, those of included routers too."""
     for route in _flattened(routes):

@@ -73,8 +73,11 @@ class Consumers(Outreach):
         drain_timeout: float = DRAIN_TIMEOUT,
         max_connections: int | None = None,
         schedules: ScheduleBackend | None = None,
+        counts: Callable[[], bool] | None = None,
     ) -> None:
         self.observing = observing if observing is not None else Observing()
+        #: Asked when it opens, which is before its first connection: whether messages and bytes are to be counted.
+        self._counts = counts
         self._direct_writes = direct_writes
         #: What ``add_consumers`` was told of the documentation: an ``AsyncAPI``, or nothing.
         self.asyncapi: Any = None
@@ -192,6 +195,8 @@ class Consumers(Outreach):
             self.schedules.forget()
             self._renew()
         try:
+            if self._counts is not None and self._counts():
+                self.observing.counts = True
             await self.hub.open()
             await self.membership.open()
             await self.asking.open()

@@ -186,7 +186,7 @@ def check_throttle_failure(mode: Any, problems: list[Problem]) -> None:
         problems.append(Problem("bad-throttle-failure", "add_consumers()", repr(mode), expected, fix))
 
 
-def observing_of(observers: Any, statistics: bool, access_log: Any, problems: list[Problem]) -> Observing:
+def observing_of(observers: Any, statistics: bool | None, access_log: Any, problems: list[Problem]) -> Observing:
     """Who observes: those that were given, and the access log before them."""
     found: list[Observer] = []
     if access_log not in (True, False, "actions"):

@@ -50,6 +50,8 @@ class Dashboard(JSONConsumer):
     overflow = "coalesce"
     max_message_size = 256 * 1024
 
+    #: So that the connections of an application with this on a route count what it shows.
+    _shows_statistics: ClassVar[bool] = True
     board: ClassVar[Board]
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """The admin API over HTTP, in one process: what it tells, what it does, whom it lets in."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
@@ -19,7 +20,7 @@ from fastapi_consumers.authentication import BaseAuthentication
 from fastapi_consumers.permissions import AllowAny, IsAuthenticated
 from fastapi_consumers.testing import WebsocketCommunicator, lifespan
 from fastapi_consumers.throttling import RateLimit
-from tests.admin.conftest import KEY, Secretive, User, make_app, require_key
+from tests.admin.conftest import KEY, Room, Secretive, User, make_app, require_key
 
 ALONE = {"errors": {}, "missing": [], "silent": 0}
 
@@ -364,6 +365,60 @@ async def test_presence_is_paged_and_searched(house):
     other = (await house.get("/groups", limit=1, order="name"))["next"]
     for bad in ("x", other or "AAAA"):
         await house.get("/presence/room.a", 422, cursor=bad)
+
+
+# -- what is counted for it ----------------------------------------------------------------------------------------
+
+COUNTED = ("last_seen", "received", "received_bytes", "sent_bytes")
+
+
+async def counted(app, enter, where, **options):
+    """What is known of a connection that asked once, in the API and in the settings."""
+    socket = await enter(app, where)
+    await socket.call("say", {"text": "x"}, timeout=20)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+        [found] = (await client.get(options.get("at", "/admin") + "/connections", headers=KEY)).json()["results"]
+        settings = (await client.get(options.get("at", "/admin") + "/settings", headers=KEY)).json()
+    return [found[name] is not None for name in COUNTED], settings["statistics"]
+
+
+@pytest.mark.parametrize("serves", [lifespan, None])
+@pytest.mark.parametrize(
+    ("options", "expected"), [({}, True), ({"statistics": True}, True), ({"statistics": False}, False)]
+)
+async def test_connections_are_counted_unless_somebody_said_not_to(communicator, serves, options, expected):
+    app = make_app(**options)
+    async with serves(app) if serves else contextlib.nullcontext():
+        assert await counted(app, communicator, "/room/a") == ([expected] * 4, expected)
+
+
+@pytest.mark.parametrize("order", ["router first", "within another", "under a mount"])
+async def test_wherever_the_router_is_connections_are_counted(communicator, order):
+    app, at = FastAPI(), "/admin"
+    router = admin_router(dependencies=[Depends(require_key)])
+    if order == "router first":
+        app.include_router(router)
+    elif order == "within another":
+        outer, at = APIRouter(prefix="/ops"), "/v1/ops/admin"
+        outer.include_router(router)
+        app.include_router(outer, prefix="/v1")
+    else:
+        at = "/ops/admin"
+        app.mount("/ops", router)
+    add_consumers(app, [path("/room/{room}", Room)])
+    async with lifespan(app):
+        assert await counted(app, communicator, "/room/a", at=at) == ([True] * 4, True)
+
+
+async def test_without_the_router_nothing_is_counted(communicator):
+    app, inner = FastAPI(), make_app()
+    add_consumers(app, [path("/room/{room}", Room)])
+    app.mount("/inner", inner)
+    async with lifespan(app):
+        await communicator(app, "/room/a")
+        assert not app.state.consumers.observing.counts, "the router in another application shows nothing of this one"
+        await communicator(app, "/inner/room/a")
+        assert inner.state.consumers.observing.counts
 
 
 # -- what it does --------------------------------------------------------------------------------------------------
