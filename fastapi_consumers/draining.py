@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .exceptions import Throttled
+from .facts import log_extra
 from .messages import Notice
 from .signals import before_stop
 from .texts import gettext_lazy as _
@@ -169,6 +170,7 @@ class Draining:
         try:
             connection.outbox.push(framer.notice(Notice("closing", fields)))
         except Exception:
-            logger.exception("the notice of the close could not be encoded by %s", connection.plan.options.name)
+            text = "the notice of the close could not be encoded by %s"
+            logger.exception(text, connection.plan.options.name, extra=log_extra(connection))
             return False
         return True

@@ -211,13 +211,15 @@ class Fanning:
                     failures += 1
                     if failures == 1:  # One event, one traceback, however many there are that it fails for.
                         text = "a delivery permission failed on %r: it is withheld"
-                        logger.error(text, delivery, exc_info=without_input(error))
+                        extra = {"connection": member.channel, "group": delivery.group}
+                        logger.error(text, delivery, exc_info=without_input(error), extra=extra)
             if is_permitted:
                 permitted.append(member)
             elif self._late and member.channel in self._late:
                 self._is_due(member, self._late, None)
         if failures > 1:
-            logger.error("a delivery permission failed on %r for %d members", delivery, failures)
+            text = "a delivery permission failed on %r for %d members"
+            logger.error(text, delivery, failures, extra={"group": delivery.group})
         return permitted
 
     def _without(self, channel: str, members: Iterable[Member]) -> list[Member]:

@@ -175,7 +175,9 @@ def _sifted(group: str, events: list[HistoryEvent], permits: Callable[[Delivery]
         except Exception as error:
             failures += 1
             if failures == 1:
-                logger.error("a delivery permission failed: the event is withheld", exc_info=without_input(error))
+                text = "a delivery permission failed: the event is withheld"
+                logger.error(text, exc_info=without_input(error), extra={"group": group})
     if failures > 1:
-        logger.error("a delivery permission failed on %d events of the history of %r", failures, group)
+        text = "a delivery permission failed on %d events of the history of %r"
+        logger.error(text, failures, group, extra={"group": group})
     return shown

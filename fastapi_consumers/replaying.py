@@ -77,6 +77,7 @@ def _is_for(member: Member, stream: Stream, entry: Stored) -> bool:
     except BadPacket:
         return True  # It is told that there is a gap.
     except Exception as error:
-        why, extra = "a delivery permission failed on event %d of %r: it is withheld", {"group": stream.group}
+        why = "a delivery permission failed on event %d of %r: it is withheld"
+        extra = {"connection": member.channel, "group": stream.group}
         logger.error(why, entry.offset, stream.group, exc_info=without_input(error), extra=extra)
         return False

@@ -115,17 +115,19 @@ class Runs:
     async def _run(self, scheduled: Scheduled, held: Held, hold: _Hold, run: ScheduledRun) -> None:
         try:
             if run.missed:
-                await self._tell_missed(held.name, run.missed)
+                await self._tell_missed(run)
             began = self._monotonic()
             outcome, error = await self._call(scheduled, run)
             hold.is_done = True
             if hold.is_lost:
-                logger.warning("a run of the schedule %r was given up: its lease could not be renewed", held.name)
+                text = "a run of the schedule %s was given up: its lease could not be renewed"
+                logger.warning(text, _named(run), extra=_extra(run))
                 return
             give_back = outcome == "cancelled" and scheduled.take_over
             result = Result(outcome, error, self._monotonic() - began, give_back)
             if not await self._finish(held, result, hold):
-                logger.warning("a run of the schedule %r ended after others had taken over", held.name)
+                text = "a run of the schedule %s ended after others had taken over"
+                logger.warning(text, _named(run), extra=_extra(run))
         finally:
             self._held.pop(held, None)
 
@@ -137,16 +139,17 @@ class Runs:
             return "cancelled", ""
         except Exception as error:
             if isinstance(error, TimeoutError) and scope.expired():
-                logger.error("the schedule %r was cancelled after %g s", scheduled.name, scheduled.timeout)
+                text = "the schedule %s was cancelled after %g s"
+                logger.error(text, _named(run), scheduled.timeout, extra=_extra(run))
                 return "timeout", f"cancelled after {scheduled.timeout:g} s"
-            logger.error("the schedule %r failed", scheduled.name, exc_info=without_input(error))
+            logger.error("the schedule %s failed", _named(run), exc_info=without_input(error), extra=_extra(run))
             return "error", type(error).__name__
         return "ok", ""
 
-    async def _tell_missed(self, name: str, missed: int) -> None:
-        logger.info("the schedule %r missed %d runs before this one", name, missed)
+    async def _tell_missed(self, run: ScheduledRun) -> None:
+        logger.info("the schedule %s missed %d runs before this one", _named(run), run.missed, extra=_extra(run))
         try:
-            await self.store.add_missed(name, missed)
+            await self.store.add_missed(run.name, run.missed)
         except BrokerUnavailable as error:
             self._lost_store(error)
 
@@ -199,6 +202,16 @@ class Runs:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait((self._renewing,), timeout=CANCEL_TIMEOUT)
+
+
+def _named(run: ScheduledRun) -> str:
+    return f"{run.name!r}" if run.group is None else f"{run.name!r} for the group {run.group!r}"
+
+
+def _extra(run: ScheduledRun) -> dict[str, Any]:
+    """The ``extra`` of a log record about a run."""
+    extra = {"schedule": run.name, "due_at": run.at.timestamp(), "attempt": run.attempt}
+    return extra if run.group is None else {**extra, "group": run.group}
 
 
 async def _count(timing: Timing, since: int, until: int) -> int:

@@ -214,7 +214,8 @@ class Scheduler:
         if claim.manual == "" and entry.last > claim.tick:
             return  # A later moment has come, and is tried instead.
         if now - claim.tick / 1000 >= LATE:
-            logger.warning("the schedule %r is passed over once: its store cannot be reached", claim.name)
+            text = "the schedule %r is passed over once: its store cannot be reached"
+            logger.warning(text, claim.name, extra={"schedule": claim.name})
             return
         call = partial(self._attempt, entry, claim.tick, claim.token, groups, manual=claim.manual)
         self._at(("again", claim.token), now + RETRY * (1 + random.random()), lambda: self._spawn(call()))

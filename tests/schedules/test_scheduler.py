@@ -261,8 +261,9 @@ async def test_what_may_not_be_taken_over_is_lost(processes, store, clock):
     assert ran == [1]
 
 
-async def test_what_nobody_was_there_for_is_skipped_and_counted(processes, store, clock):
+async def test_what_nobody_was_there_for_is_skipped_and_counted(processes, store, clock, caplog):
     ran = []
+    caplog.set_level(logging.INFO)
 
     async def job(run):
         ran.append((run.at.timestamp() - START, run.missed))
@@ -276,6 +277,8 @@ async def test_what_nobody_was_there_for_is_skipped_and_counted(processes, store
     await two.add(every("10s"), job)
     await turn(clock, 20, two)
     assert ran == [(10, 0), (120, 10), (130, 0)]
+    [missed] = [each for each in caplog.records if "missed 10 runs before this one" in each.getMessage()]
+    assert extras([missed]) == [{"schedule": "job", "due_at": START + 120, "attempt": 1}]
     assert (await only(store)).missed == 10
 
 
@@ -320,9 +323,45 @@ async def test_errors_are_logged_and_counted_and_the_schedule_goes_on(processes,
         assert (kept.last_outcome, kept.last_error) == ("error", "RuntimeError")
         await turn(clock, 20, one)
     assert [record.getMessage() for record in caplog.records] == ["the schedule 'job' failed"] * 2
+    assert extras(caplog.records) == [{"schedule": "job", "due_at": START + at, "attempt": 1} for at in (10, 20)]
     assert "RuntimeError: secret" in caplog.text
     kept = await only(store)
     assert (kept.runs, kept.errors, kept.last_outcome, kept.last_error) == (3, 2, "ok", "")
+
+
+def extras(records):
+    """What stands in attributes of these records."""
+    names = ("schedule", "group", "due_at", "attempt")
+    return [{name: getattr(record, name) for name in names if hasattr(record, name)} for record in records]
+
+
+async def test_what_goes_wrong_with_the_run_of_one_group_names_it(processes, store, clock, caplog):
+    async def job(group):
+        if group == "a":
+            raise RuntimeError
+        if group == "b":
+            await asyncio.sleep(60)
+
+    [one] = processes()
+    one.groups = ["a", "b", "c"]
+    finish = store.finish
+
+    async def taken(held, result):
+        return await finish(held, result) and held.group != "c"
+
+    store.finish = taken
+    await one.add(every("10s", timeout=0.01), job, GroupConsumer)
+    await turn(clock, 10.5, one)
+    for task in tuple(one.scheduler.runs.of.get("job", ())):
+        await asyncio.wait([task], timeout=20)
+    found = {record.group: record for record in caplog.records}
+    assert {group: record.getMessage() for group, record in found.items()} == {
+        "a": "the schedule 'job' for the group 'a' failed",
+        "b": "the schedule 'job' for the group 'b' was cancelled after 0.01 s",
+        "c": "a run of the schedule 'job' for the group 'c' ended after others had taken over",
+    }
+    expected = {"schedule": "job", "due_at": START + 10, "attempt": 1}
+    assert extras(found.values()) == [{**expected, "group": group} for group in found]
 
 
 async def test_a_run_that_exceeds_its_timeout_is_cancelled(processes, store, clock, caplog):
@@ -432,7 +471,8 @@ async def test_a_moment_that_the_store_was_away_at_for_too_long_is_missed(proces
     store.is_away = False
     await turn(clock, 3600, *two, step=1)
     assert ran == [(7200, 1)]
-    assert caplog.text.count("the schedule 'job' is passed over once") == 2
+    over = [record for record in caplog.records if "the schedule 'job' is passed over once" in record.getMessage()]
+    assert extras(over) == [{"schedule": "job"}] * 2
     assert caplog.text.count("cannot be reached: ") == 2
 
 
@@ -525,7 +565,8 @@ async def test_who_cannot_renew_its_lease_stops_before_others_begin(processes, s
     await turn(clock, 3 * LEASE, one, two)
     assert attempts == [1, 2]
     assert most == 1
-    assert "its lease could not be renewed" in caplog.text
+    [given_up] = [each for each in caplog.records if "its lease could not be renewed" in each.getMessage()]
+    assert extras([given_up]) == [{"schedule": "job", "due_at": START + 3600, "attempt": 1}]
     assert [run.process for run in (await only(store)).running] == [other.name]
 
 
