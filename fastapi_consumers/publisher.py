@@ -358,7 +358,9 @@ def _transport(url: Any, transport: Any, broadcast: Any, seconds: float) -> Tran
         return BroadcasterTransport(broadcast, broker_timeout=seconds)
     if transport is not None and not isinstance(transport, Transport):
         raise _mistake("bad-transport", repr(transport), "an instance of Transport", "derive it from Transport")
-    found: Transport = transport if transport is not None else transport_of(url, broker_timeout=seconds)
+    found: Transport = (
+        transport if transport is not None else transport_of(url, broker_timeout=seconds, reaches_others=True)
+    )
     if not found.is_distributed:
         raise _mistake(
             "publisher-reaches-nobody",

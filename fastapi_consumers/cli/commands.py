@@ -1,5 +1,6 @@
 """What all commands share: the options that several have, and what the package's errors become."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -25,6 +26,16 @@ class Commands(click.Group):
             raise click.UsageError(str(error)) from None
 
 
+class Seconds(click.FloatRange):
+    """A finite time; a range alone lets ``nan`` pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{seconds} is not a finite number of seconds.", param, ctx)
+        return seconds
+
+
 url_option = click.option(
     "--url",
     envvar="FASTAPI_CONSUMERS_URL",
@@ -39,7 +50,14 @@ history_url_option = click.option(
     show_envvar=True,
     help="Where the application keeps the history of its groups, if that is not the broker.",
 )
-timeout_option = click.option("--timeout", default=1.0, show_default=True, help="Seconds that it may take.")
+timeout_option = click.option(
+    "--timeout",
+    type=Seconds(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it may take.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 

@@ -41,7 +41,7 @@ def history(group: str, url: str, history_url: str | None, limit: int, timeout: 
 
 async def _read_history(group: str, url: str, history_url: str | None, limit: int, timeout: float) -> HistorySlice:
     store = history_backend(
-        transport_of(url, broker_timeout=timeout),
+        transport_of(url, broker_timeout=timeout, reaches_others=True),
         None if history_url == url else history_url,
         timeout=seconds_of(timeout),
     ).store

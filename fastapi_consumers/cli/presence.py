@@ -54,7 +54,7 @@ def presence(group: str, url: str, presence_url: str | None, count_only: bool, t
 
 
 async def _read(group: str, url: str, presence_url: str | None, count_only: bool, timeout: float) -> Roster:
-    transport = transport_of(url, broker_timeout=timeout)
+    transport = transport_of(url, broker_timeout=timeout, reaches_others=True)
     store = presence_store(transport, None if presence_url == url else presence_url, timeout=seconds_of(timeout))
     if store is None or not store.is_distributed:
         found, fix = "a broker that does not keep who is there", "name where the application keeps it: --presence-url"

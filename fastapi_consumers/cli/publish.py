@@ -10,6 +10,7 @@ import click
 from pydantic_core import from_json
 
 from ..addressing import Addressed, event_for, event_for_group
+from ..codecs import find_not_finite
 from ..history.base import check_idempotency_key
 from ..messages import Position
 from ..publisher import Publisher
@@ -85,6 +86,9 @@ async def _publish(
 
 def _data(text: str) -> Any:
     try:
-        return from_json(sys.stdin.buffer.read() if text == "-" else text, allow_inf_nan=False)
+        data = from_json(sys.stdin.buffer.read() if text == "-" else text, allow_inf_nan=False)
+        if find_not_finite(data) is not None:  # A literal such as 1e400.
+            raise ValueError("a number is too large")
+        return data
     except ValueError as error:
         raise click.UsageError(f"DATA is not JSON: {error}. Text stands in quotes of its own: '\"hi\"'.") from None

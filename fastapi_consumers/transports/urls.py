@@ -20,7 +20,7 @@ BROADCASTER_SCHEMES = {"postgresql": "postgres", "postgres": "postgres", "kafka"
 _EXPECTED = "memory://, redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, postgresql:// or kafka://"
 
 
-def transport_of(url: str, *, broker_timeout: float | timedelta = 1.0) -> Transport:
+def transport_of(url: str, *, broker_timeout: float | timedelta = 1.0, reaches_others: bool = False) -> Transport:
     """A transport for this URL, not opened yet.
 
     Args:
@@ -28,6 +28,7 @@ def transport_of(url: str, *, broker_timeout: float | timedelta = 1.0) -> Transp
             ``postgresql://user:password@host/database`` or ``kafka://host:9092``, through ``broadcaster``, both with
             ``?prefix=``, by which several apps on one server are kept apart.
         broker_timeout: seconds that publishing, subscribing and connecting may take.
+        reaches_others: whether ``memory://`` is left out of what an error recommends.
 
     Raises ``ImproperlyConfigured`` with the code ``bad-url``, ``bad-broker-timeout``, or ``missing-extra`` if what the
     backend needs is not installed. Its text holds no credentials.
@@ -47,7 +48,7 @@ def transport_of(url: str, *, broker_timeout: float | timedelta = 1.0) -> Transp
         "bad-url",
         f"url={safe_url(url)!r}",
         "a URL of another kind" if scheme else "a URL that cannot be read",
-        _EXPECTED,
+        _EXPECTED.removeprefix("memory://, ") if reaches_others else _EXPECTED,
         "write one of these; other brokers are not supported",
     )
     raise ImproperlyConfigured("The broker", [problem])

@@ -16,6 +16,8 @@ def test_it_prints_the_document_as_json_and_as_yaml(call):
     result = call("asyncapi", "tests.asyncapi.app:app")
     assert (result.code, result.err) == (0, "")
     assert json.loads(result.out) == expected
+    assert call("asyncapi", "tests.asyncapi.app:app", "--json") == result
+    assert call("asyncapi", "tests.asyncapi.app:app", "--json", "--yaml").code == 2
     result = call("asyncapi", "tests.asyncapi.app:app", "--yaml")
     assert (result.code, result.err) == (0, "")
     assert yaml.safe_load(result.out) == expected

@@ -66,6 +66,8 @@ async def test_who_is_there_is_printed(broker, call):
         ([""], 2, "empty name"),
         (["a"], 2, "FASTAPI_CONSUMERS_URL"),
         (["a", "--url", "memory://"], 2, "no-presence-store"),
+        (["a", "--url", "foo://"], 2, "expected: redis://, rediss://"),
+        (["a", "--url", "redis://127.0.0.1:1", "--timeout", "-1"], 2, "-1.0 is not in the range x>0"),
         (["a", "--url", "postgresql://:secret@127.0.0.1/x"], 2, "no-presence-store"),
         (["a", "--url", "redis://127.0.0.1:1", "--presence-url", "http://:secret@x"], 2, "bad-presence-url"),
         (["a", "--url", "redis://:secret@127.0.0.1:1"], 1, "tried:"),
