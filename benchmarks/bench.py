@@ -22,7 +22,8 @@ from typing import Any
 import harness
 from harness import LOAD_CORE, ROOT, VENVS, WORK, WSLOAD, Contender, Pool, Redis, Server, load_command, named, selected
 from page import publish
-from report import Results, description, print_versions, report
+from report import description, print_versions, report
+from results import Results
 from workloads import WORKLOADS
 
 #: What is worth a look while a run is going on.
@@ -75,6 +76,7 @@ def taking_part(workload: str, only: str | None) -> list[Contender]:
         found = selected(only, about.to)
     else:
         found = [named(name) for name in about.takes] or [*selected(only), *map(named, about.also)]
+        found = list({contender.name: contender for contender in found}.values())
         # Peers take part where they are asked for, since each needs an environment of its own.
         found = [c for c in found if only or c.venv == "base"]
     return [c for c in found if workload not in c.skip and (not c.only or workload in c.only)]
@@ -174,16 +176,17 @@ def measuring(running: argparse.ArgumentParser, only: str) -> None:
     running.add_argument("--rounds", type=int, default=5)
     running.add_argument("--dur", type=float, default=0.6, help="seconds measured in each cell of a round")
     running.add_argument("--warm", type=float, default=0.2)
-    running.add_argument("--subs", default="100,1000", help="members of the group in fan-outs")
+    running.add_argument("--subs", default="100,1000,2000", help="members of the group in w2")
+    running.add_argument("--members", default="100,1000", help="members of the group in the other fan-outs")
     running.add_argument("--idle", type=int, default=5000, help="connections of w5")
     running.add_argument("--many", type=int, default=20_000, help="connections of `many`")
     running.add_argument("--storm", type=int, default=1000, help="who comes at once in `presence` and `recovery`")
     running.add_argument("--slow-rate", type=float, default=100, help="messages of w7 per second")
-    running.add_argument("--slow-size", type=int, default=4096, help="bytes of w7's messages")
+    running.add_argument("--slow-size", type=int, default=8192, help="bytes of w7's messages")
     running.add_argument("--slow-dur", type=float, default=20, help="seconds of w7 with the stalled member")
     running.add_argument("--to", help="whom the ratios are to, in all workloads; otherwise L, or what a workload names")
     running.add_argument("--out", help="folder of the raw lines, which may have some already")
-    running.add_argument("--max-s", type=float, default=3600, help="stop after so many seconds")
+    running.add_argument("--max-s", type=float, default=7200, help="stop after so many seconds")
     running.add_argument("--short", action="store_true", help="two rounds of short slices, smaller groups, no peers")
 
 
@@ -225,11 +228,13 @@ def main() -> None:
     elif options.command in ("run", "all"):
         if options.short:
             options.rounds, options.dur, options.idle, options.many, options.slow_dur = 2, 0.4, 1000, 5000, 3
+            options.subs = options.members
         elif options.command == "all":
             options.only = options.only or "all"
         if options.command == "all":
             setup(options.only)
         options.subs = [int(members) for members in options.subs.split(",")]
+        options.members = [int(members) for members in options.members.split(",")]
         folder = run(options, options.workloads.split(","))
         report([folder], options.to)
         if options.command == "all":

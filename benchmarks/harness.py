@@ -27,13 +27,20 @@ REDIS_URL = f"redis://127.0.0.1:{REDIS_PORT}"
 SERVER_CORE, LOAD_CORE = "0", "1"
 LIMIT = "raw_starlette"
 OURS = "fastapi_consumers_server"
+#: The same under our own WebSocket class for uvicorn.
+PROTOCOL = "fastapi_consumers_protocol"
 #: Keys of a variant that the app is told of, as ``BENCH_HISTORY`` and so on.
 TOLD = ("backend", "direct", "history", "observers", "overflow", "policies", "presence")
 #: What tables call some variants.
 SPOKEN = {
     "direct=no": "through ASGI send",
     "dialect=msgpack": "MessagePack",
+    "dialect=quiet": "publishes unanswered",
     "overflow=drop_oldest": "drop_oldest",
+    "observers=again": "a twin",
+    "observers=admin": "dashboard mounted, nobody looks",
+    "observers=silent": "`access_log=False`",
+    "observers=schedule": "a schedule that is not due",
     "observers=metrics": "metrics",
     "observers=statistics": "statistics for the dashboard",
     "policies=memory": "policies",
@@ -100,6 +107,8 @@ class Contender:
         self.flags = self.meta.get("uvicorn", "").split()
         self.skip = set(self.meta.get("skip", "").split())
         self.only = set(self.meta.get("only", "").split())
+        #: Members of a group at most, where its cost grows with their square.
+        self.most = int(self.meta.get("most", 1_000_000))
         self.env: dict[str, str] = {}
         self.load = load_options(self.meta.get("dialect", "plain"))
 

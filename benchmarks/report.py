@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import re
 import statistics
 import subprocess
 import time
@@ -14,95 +13,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from harness import LIMIT, LOAD_CORE, OURS, ROOT, SERVER_CORE, UVICORN, VENVS, WORK, named
-from workloads import BY_HAND, WORKLOADS, label, workload_of
+from harness import LIMIT, LOAD_CORE, ROOT, SERVER_CORE, UVICORN, VENVS, WORK, contenders
+from results import Origins, Results, Rounds, Run, title
+from workloads import WORKLOADS, label, workload_of
 
-#: Folder, run and number of the round → raw line.
-Rounds = dict[tuple[int, str, int], dict[str, Any]]
-LOST = "† some messages did not reach every member."
-
-
-class Results:
-    """What was measured, in one run or in several."""
-
-    def __init__(self, folders: Collection[Path]) -> None:
-        #: Cell → contender → rounds.
-        self.rows: dict[str, dict[str, Rounds]] = {}
-        #: What the runs say of themselves, the last one last; by folder and run.
-        self.about: dict[tuple[int, str], dict[str, Any]] = {}
-        for number, folder in enumerate(folders):
-            for line in (folder / "raw.jsonl").read_text().splitlines():
-                raw = json.loads(line)
-                if "about" in raw:
-                    self.about[number, raw.get("run", "")] = raw["about"]
-                    continue
-                when = number, raw.get("run", ""), raw["round"]
-                self.rows.setdefault(raw["cell"], {}).setdefault(raw["contender"], {})[when] = raw
-
-    def cells(self, *workloads: str) -> list[str]:
-        """Those of the workloads, in their order, the smaller ones first."""
-        order = list(WORKLOADS)
-
-        def rank(cell: str) -> tuple[int, list[int]]:
-            return order.index(cell.partition("_")[0]), [int(number) for number in re.findall(r"\d+", cell[2:])]
-
-        known = [cell for cell in self.rows if "_" in cell and cell.partition("_")[0] in (workloads or WORKLOADS)]
-        return sorted(known, key=rank)
-
-    def commits(self) -> dict[str, list[str]]:
-        """Those at which this package was measured, and which workloads."""
-        found: dict[str, list[str]] = {}
-        for cell in self.cells():
-            for name, rounds in self.rows[cell].items():
-                for folder, run, _ in rounds if name.startswith(OURS) else ():
-                    told = self.about.get((folder, run))
-                    workloads = found.setdefault(told["commit"] if told else "unknown", [])
-                    if cell.partition("_")[0] not in workloads:
-                        workloads.append(cell.partition("_")[0])
-        return found
-
-    def contenders(self, cells: Collection[str]) -> list[str]:
-        """What is written by hand first, then this package, then the others."""
-
-        def rank(name: str) -> tuple[int, str]:
-            kinds = name in (LIMIT, BY_HAND), name == OURS, name.startswith(OURS), name.startswith("raw_"), True
-            return kinds.index(True), title(name).lower()
-
-        return sorted({name for cell in cells for name in self.rows[cell]}, key=rank)
-
-    def values(self, cell: str, name: str, *keys: str) -> list[float]:
-        """One of each round that has any of the keys; without keys the figure of the workload."""
-        found = (first(raw, keys or workload_of(cell).figure) for raw in self.rows[cell].get(name, {}).values())
-        return [value for value in found if value is not None]
-
-    def ratios(self, cell: str, name: str, to: str | None = None, *, cpu: bool = False) -> list[float]:
-        """To the figure of another contender in the same round; by CPU time the other way round, as less is better."""
-        keys = ("cpu_us_per_op",) if cpu else workload_of(cell).figure
-        base = self.rows[cell].get(to or workload_of(cell).to, {})
-        pairs = [(first(raw, keys), first(base.get(when, {}), keys)) for when, raw in self.rows[cell][name].items()]
-        if cpu:
-            return [other / value for value, other in pairs if value and other]
-        return [value / other for value, other in pairs if value is not None and other]
-
-    def failure(self, cell: str, name: str) -> str | None:
-        """Why there is no figure."""
-        for raw in self.rows[cell].get(name, {}).values():
-            for key in ("skipped", "error"):
-                if key in raw:
-                    return f"{'skipped' if key == 'skipped' else 'failed'}: {raw[key][:90]}"
-        return None
-
-    def mark(self, cell: str, name: str) -> str:
-        rounds = self.rows[cell].get(name, {}).values()
-        return "†" if any(raw.get("lost_msgs") or raw.get("lost_deliv") for raw in rounds) else ""
-
-
-def first(raw: dict[str, Any], keys: Collection[str]) -> float | None:
-    return next((raw[key] for key in keys if raw.get(key) is not None), None)
-
-
-def title(name: str) -> str:
-    return "L" if name == LIMIT else named(name).title
+LOST = "† some messages did not reach every member in 1.5 s; at 0.00 no message reached all of them in that time."
 
 
 def number(value: float, form: str = ",.0f") -> str:
@@ -130,20 +45,26 @@ def row(fields: list[str]) -> str:
     return "| " + " | ".join(fields) + " |"
 
 
-def ratio_table(results: Results, cells: list[str], to: str | None = None, *, cpu: bool = False) -> str:
-    """Contenders down, cells across, medians of the ratios."""
+def ratio_table(
+    results: Results, cells: list[str], to: str | None = None, *, cpu: bool = False, only: Collection[str] = ()
+) -> str:
+    """Contenders down, cells across, medians of the ratios; and where they come from. ``only``: these contenders."""
     cells = [
         cell for cell in cells if not cpu or any(results.values(cell, n, "cpu_us_per_op") for n in results.rows[cell])
     ]
+    names = [name for name in results.contenders(cells) if not only or name in only]
+    origins = Origins(results, [(cell, name) for cell in cells for name in names if name in results.rows[cell]])
     body = []
-    for name in results.contenders(cells):
+    for name in names:
         fields = []
         for cell in cells:
             found = results.ratios(cell, name, to, cpu=cpu) if name in results.rows[cell] else []
             failed = "fail" if results.failure(cell, name) else "-"
             fields.append(median(found, ".2f") + results.mark(cell, name) if found else failed)
-        body.append([title(name), *fields])
-    return table(["", *(label(cell) for cell in cells)], body)
+        body.append([title(name) + origins.mark(name), *fields])
+    told = table(["", *(label(cell) for cell in cells)], body)
+    lost = any(results.mark(cell, name) for cell in cells for name in names)
+    return "\n\n".join([told, *([LOST] if lost else []), origins.line()])
 
 
 #: More columns of some workloads: title, key, factor, form.
@@ -152,6 +73,8 @@ MORE: dict[str, list[tuple[str, str, float, str]]] = {
     "recovery": [("lost", "lost_deliv", 1.0, ",.0f"), ("doubled", "doubled", 1.0, ",.0f")],
     "many": [("connections", "conns", 1.0, ",.0f"), ("to open, s", "open_s", 1.0, ".1f")],
 }
+#: Where the ratio by the server's CPU time stands beside that of the rates.
+BY_CPU = ("policies", "observing")
 
 
 def figure_table(results: Results, cells: list[str], to: str | None = None) -> str:
@@ -165,22 +88,39 @@ def figure_table(results: Results, cells: list[str], to: str | None = None) -> s
         *((name, (key,), scale, form) for name, key, scale, form in MORE.get(cells[0].partition("_")[0], [])),
     ]
     form = ",.1f" if workload.is_less_better else ",.0f"
-    body = []
+    origins = Origins(results, [(cell, name) for cell in cells for name in results.rows[cell]])
+    body, shown, by_cpu = [], set(), cells[0].partition("_")[0] in BY_CPU
     for cell in cells:
+        run = results.fullest(cell)
+        shown.add(run)
         for name in results.contenders([cell]):
-            values = results.values(cell, name)
-            if not values:
-                body.append([label(cell), title(name), results.failure(cell, name) or "-", *[""] * (1 + len(more))])
+            names = [label(cell), title(name) + origins.mark(name, cell)]
+            if not results.values(cell, name):
+                body.append([*names, results.failure(cell, name) or "-", *[""] * (1 + by_cpu + len(more))])
                 continue
-            fields = [median(results.values(cell, name, *keys), form, scale) for _, keys, scale, form in more]
+            values = results.values(cell, name, run=run)
+            fields = [median(results.values(cell, name, *keys, run=run), form, scale) for _, keys, scale, form in more]
             figure = median(values, form) + results.mark(cell, name)
-            body.append([label(cell), title(name), figure, spread(results.ratios(cell, name, to)), *fields])
-    head = ["", "", workload.unit, f"to {title(to or workload.to)}", *(name for name, *_ in more)]
-    return table(head, body, names=2)
+            ratios = [spread(results.ratios(cell, name, to, cpu=cpu)) for cpu in (False, True)[: 1 + by_cpu]]
+            body.append([*names, figure, *ratios, *fields])
+    head = ["", "", workload.unit, f"to {title(to or workload.to)}", *["by CPU time"] * by_cpu]
+    head += [name for name, *_ in more]
+    lost = any(results.mark(cell, name) for cell in cells for name in results.rows[cell])
+    below = [*([LOST] if lost else []), f"{origins.line()} {single(results, cells, shown)}".strip()]
+    return "\n\n".join([table(head, body, names=2), *below])
+
+
+def single(results: Results, cells: Collection[str], shown: Collection[Run]) -> str:
+    """Which run figures come from that are no ratios, where there are others."""
+    if all(len({run for name in results.rows[cell] for run in results.runs(cell, name)}) == 1 for cell in cells):
+        return ""
+    told = "one run for each workload" if len(shown) > 1 else "one run"
+    return f"Figures that are no ratios are of {told}: {results.commits(sorted(shown))}."
 
 
 def slow_table(results: Results) -> str:
     healthy, stalled = results.rows["w7_slow_0"], results.rows["w7_slow_1"]
+    origins = Origins(results, [("w7_slow_1", name) for name in stalled])
     body = []
     for name in results.contenders(["w7_slow_1"]):
         rounds = stalled[name]
@@ -195,7 +135,8 @@ def slow_table(results: Results) -> str:
         got = f"{number(with_one.get('stalled_got', 0))} of {number(with_one['target_msgs'])}; {ends}"
         counted = json.dumps((with_one.get("counters") or {}).get("overflows", "-")).replace('"', "")
         p99 = [number(raw["last_p99_us"] / 1000, ",.1f") for raw in (without, with_one)]
-        body.append([title(name), *shares, number(with_one["max_gap_ms"]), *p99, *memory, got, counted])
+        marked = title(name) + origins.mark(name)
+        body.append([marked, *shares, number(with_one["max_gap_ms"]), *p99, *memory, got, counted])
     head = [
         "",
         "delivered, none stopped",
@@ -204,7 +145,13 @@ def slow_table(results: Results) -> str:
         "p99, none stopped, ms",
         "p99, ms",
     ]
-    return table([*head, "memory, MiB", "of it in the 2nd half", "the one that stopped got", "counted"], body)
+    told = table([*head, "memory, MiB", "of it in the 2nd half", "the one that stopped got", "counted"], body)
+    absent = sorted(
+        title(name)
+        for name, each in contenders().items()
+        if name not in stalled and not each.only and "w7" not in each.skip
+    )
+    return f"{told}\n\n{origins.line()}" + (f" Not measured: {'; '.join(absent)}." if absent else "")
 
 
 def typical(rounds: Rounds) -> dict[str, Any]:
@@ -240,7 +187,6 @@ def report(folders: Collection[Path], to: str | None = None) -> None:
         print(ratio_table(results, plain, to))
         print("\n### The same by the server's CPU time per operation (more is better; steadier)\n")
         print(ratio_table(results, plain, to, cpu=True))
-        print(f"\n{LOST}")
     for workload in WORKLOADS:
         if found := [cell for cell in results.cells(workload) if not cell.startswith("w7")]:
             print(f"\n### {workload}\n")

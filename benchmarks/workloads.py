@@ -12,7 +12,19 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from harness import LIMIT, LOAD_CORE, OURS, Contender, Pool, Server, files_allowed, last_line, load, load_command
+from harness import (
+    LIMIT,
+    LOAD_CORE,
+    OURS,
+    PROTOCOL,
+    Contender,
+    Pool,
+    Server,
+    files_allowed,
+    last_line,
+    load,
+    load_command,
+)
 
 #: Files that a process has open beside its connections, and some to spare.
 SPARE_FILES = 100
@@ -71,14 +83,14 @@ def w1(contender: Contender, options: Any, pool: Pool) -> Cells:
 
 def w2(contender: Contender, options: Any, pool: Pool) -> Cells:
     """One group, fan-out to all of its members."""
-    for members in options.subs:
+    for members in (number for number in options.subs if number <= contender.most):
         for window in (1, 8):
             yield from fan("w2", contender, options, pool, members, window)
 
 
 def bursts(contender: Contender, options: Any, pool: Pool) -> Cells:
     """As w2, but eight messages come in one write, and the next eight when all have reached everybody."""
-    for members in options.subs:
+    for members in options.members:
         yield from fan("bursts", contender, options, pool, members, 8, burst=1)
 
 
@@ -190,14 +202,14 @@ def observing(contender: Contender, options: Any, pool: Pool) -> Cells:
 
 def history(contender: Contender, options: Any, pool: Pool) -> Cells:
     """Fan-out in a group with history."""
-    for members in options.subs:
+    for members in options.members:
         yield from fan("history", contender, options, pool, members, 1)
 
 
 def codecs(contender: Contender, options: Any, pool: Pool) -> Cells:
     """Round trips and a fan-out, in JSON or in MessagePack."""
     yield from echo("codecs", contender, options, pool)
-    yield from fan("codecs", contender, options, pool, max(options.subs), 1)
+    yield from fan("codecs", contender, options, pool, max(options.members), 1)
 
 
 def presence(contender: Contender, options: Any, pool: Pool) -> Cells:
@@ -220,19 +232,30 @@ DELIVERIES = (("deliveries",), "deliveries/s", (("last_p50_us",), ("last_p99_us"
 BY_HAND = "raw_storms"
 
 
+#: Variants of `observing`: one that does not differ, three that are to cost nothing, two that count.
+OBSERVED = ("again", "silent", "admin", "schedule", "statistics", "metrics")
+
+
 def ours(*specs: str) -> tuple[str, ...]:
     """Variants of this package; the empty one is the package as it is."""
     return tuple(f"{OURS}@{spec}" if spec else OURS for spec in specs)
 
 
 WORKLOADS = {
-    "w1": Workload(w1, *ROUND_TRIPS),
-    "w2": Workload(w2, *DELIVERIES, also=ours("direct=no")),
-    "bursts": Workload(bursts, *DELIVERIES),
-    "w3": Workload(w3, *DELIVERIES),
+    "w1": Workload(w1, *ROUND_TRIPS, also=(*ours("direct=no"), PROTOCOL, "raw_asgi_protocol")),
+    "w2": Workload(w2, *DELIVERIES, also=(*ours("direct=no"), PROTOCOL, "raw_asgi_protocol")),
+    "bursts": Workload(bursts, *DELIVERIES, also=(*ours("direct=no"), PROTOCOL, "raw_asgi_protocol")),
+    "w3": Workload(w3, *DELIVERIES, also=(*ours("dialect=quiet"), PROTOCOL, "raw_asgi_protocol")),
     "w4": Workload(w4, ("rate",), "connections/s", (("p50_us",), ("p99_us",))),
     "w5": Workload(w5, ("kib_per_conn",), "KiB/connection", is_less_better=True, is_once=True),
-    "w6": Workload(w6, ("deliveries",), "deliveries/s", (("each_p50_us",), ("each_p99_us",)), needs_redis=True),
+    "w6": Workload(
+        w6,
+        ("deliveries",),
+        "deliveries/s",
+        (("each_p50_us",), ("each_p99_us",)),
+        also=ours("direct=no"),
+        needs_redis=True,
+    ),
     "w7": Workload(w7, ("healthy_deliv",), "deliveries", also=ours("overflow=drop_oldest"), is_once=True),
     "policies": Workload(
         policies,
@@ -242,7 +265,10 @@ WORKLOADS = {
         needs_redis=True,
     ),
     "observing": Workload(
-        observing, *ROUND_TRIPS, to=OURS, takes=ours("", "observers=metrics", "observers=statistics")
+        observing,
+        *ROUND_TRIPS,
+        to=OURS,
+        takes=ours("", *(f"observers={what}" for what in OBSERVED)),
     ),
     "history": Workload(
         history,

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 L, OURS, PEER = "raw_starlette", "fastapi_consumers_server", "litestar_server"
+PROTOCOL = "fastapi_consumers_protocol"
 SVG = "{http://www.w3.org/2000/svg}"
 
 PAGE = """# Benchmarks
@@ -65,12 +66,14 @@ LINES = [
 ]
 
 
-def publish(folder: Path, lines: list[dict[str, Any]], page: str | None) -> Path:
+def publish(folder: Path, lines: list[dict[str, Any]], page: str | None, others: dict[str, str] | None = None) -> Path:
     (folder / "raw.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     docs = folder / "docs"
     docs.mkdir()
     if page is not None:
         (docs / "benchmarks.md").write_text(page)
+    for name, text in (others or {}).items():
+        (docs / name).write_text(text)
     command = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "publish", str(folder), "--docs", str(docs)]
     subprocess.run(command, check=True, env=os.environ | {"BENCH_DIR": str(folder)}, timeout=50)
     return docs
@@ -94,7 +97,12 @@ def test_only_what_stands_between_the_marks_is_replaced(docs):
     places = re.compile("(<!-- begin: (?:results|recovery) -->).*?(?=<!-- end)", re.DOTALL)
     assert places.sub(r"\1", text) == places.sub(r"\1", PAGE)
     assert "an earlier run" not in text
-    assert "abc1234, 22 November 2026" in part(text, "results")
+
+
+def test_each_table_says_commit_day_and_rounds(docs):
+    text = (docs / "benchmarks.md").read_text()
+    assert part(text, "results").count("Commit abc1234, 22 November 2026, 1 to 3 rounds.") == 2
+    assert "Commit abc1234, 22 November 2026, 1 round." in part(text, "recovery")
 
 
 def test_a_second_time_changes_nothing(docs, tmp_path):
@@ -111,6 +119,41 @@ def test_ratios_are_formed_inside_a_round_and_goals_judged_by_their_median(docs)
     assert found["W7, one member stops reading: memory"] == ["below +5 MiB", "+6.5 MiB", "**missed**"]
     assert found["fastapi_consumers"] == ["1.10", "1.60", "1.05"]
     assert found["Litestar channels"] == ["0.50", "fail", "-"]
+
+
+def test_rows_of_another_run_are_marked_and_say_of_which(tmp_path):
+    """They have ratios, but no figures of their own beside those of the first run."""
+    other = {"commit": "def5678", "at": "2026-11-21", "machine": "a machine", "versions": {}}
+    first = [
+        line(number, "w6_redis_w1", name, deliveries=rate)
+        for number in (0, 1)
+        for name, rate in ((L, 100.0), (OURS, 150.0))
+    ]
+    second = [line(0, "w6_redis_w1", name, deliveries=rate) for name, rate in ((L, 50.0), (PEER, 40.0))]
+    lines = [LINES[0], *first, {"run": "2", "about": other}, *({**each, "run": "2"} for each in second)]
+    (tmp_path / "several").mkdir()
+    text = (publish(tmp_path / "several", lines, None) / "benchmarks.md").read_text()
+    found = {row[1]: row[2:4] for row in rows(text.partition("## processes")[2])}
+    assert found["L"] == ["100", "1.00 (1.00 to 1.00)"]
+    assert found["fastapi_consumers"] == ["150", "1.50 (1.50 to 1.50)"]
+    assert found["Litestar channels‡"] == ["-", "0.80"]
+    below = "‡ marked: commit def5678, 21 November 2026, 1 round."
+    assert f"Commit abc1234, 22 November 2026, 2 rounds. {below}" in text
+    assert "Figures that are no ratios are of one run: commit abc1234, 22 November 2026." in text
+
+
+def test_our_class_for_uvicorn_has_its_goal_in_both_pages(tmp_path):
+    lines = [*LINES, *(line(number, "w1_echo_50", PROTOCOL, rate=190.0 + 100 * number) for number in range(3))]
+    (tmp_path / "one").mkdir()
+    marks = "<!-- begin: protocol -->\n<!-- end: protocol -->\n"
+    docs = publish(tmp_path / "one", lines, PAGE, {"uvicorn.md": f"# A class\n\n{marks}", "other.md": marks})
+    goals = {row[0]: row[1:] for row in rows(part((docs / "benchmarks.md").read_text(), "results"))}
+    expected = ["at least 2", "1.45 (1.30 to 1.90)", "**missed**"]
+    assert goals["W1, 50 connections, under [our class for uvicorn](uvicorn.md)"] == expected
+    told = part((docs / "uvicorn.md").read_text(), "protocol")
+    assert "The goal for it, W1, 50 connections: at least 2. Seen: 1.45 (1.30 to 1.90); **missed**." in told
+    assert [row[0] for row in rows(told)[2:]] == ["L", "fastapi_consumers", "fastapi_consumers, our class for uvicorn"]
+    assert (docs / "other.md").read_text() == marks
 
 
 def test_losses_are_marked_and_counted(docs):

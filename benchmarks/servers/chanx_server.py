@@ -5,6 +5,7 @@ Message logging is left at chanx's default, but structlog only emits warnings (s
 bench-title: chanx (fast-channels)
 bench-venv: chanx
 bench-dialect: chanx
+bench-most: 1000
 """
 
 import logging

@@ -6,6 +6,7 @@ handler method per event type. DATABASES is startproject's sqlite default.
 bench-title: Django Channels
 bench-venv: channels
 bench-dialect: plain
+bench-most: 1000
 """
 
 import os

@@ -1,7 +1,8 @@
 """fastapi_consumers, from this checkout: a GroupConsumer with two typed actions.
 
 Variants: @overflow=drop_oldest; @history=memory, redis or sqlite; @presence and @policies, each memory or redis;
-@observers=metrics or statistics; @backend=redis; @direct=no: no frame is written straight to the transport.
+@observers=metrics or statistics, or what is to cost nothing: admin, schedule, silent, again; @backend=redis;
+@direct=no: no frame is written straight to the transport.
 
 bench-title: fastapi_consumers
 bench-venv: base
@@ -12,10 +13,10 @@ bench-default: yes
 import os
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 
-from fastapi_consumers import GroupConsumer, action, add_consumers, path
+from fastapi_consumers import GroupConsumer, action, add_consumers, every, path
 from fastapi_consumers.history import History
 from fastapi_consumers.permissions import BasePermission
 from fastapi_consumers.presence import Presence
@@ -60,7 +61,7 @@ def observed() -> dict[str, Any]:
         from fastapi_consumers.contrib.prometheus import Metrics
 
         return {"observers": [Metrics()]}
-    return {"statistics": True} if OBSERVERS == "statistics" else {}
+    return {"statistics": {"statistics": True}, "silent": {"access_log": False}}.get(OBSERVERS or "", {})
 
 
 class Text(BaseModel):
@@ -96,6 +97,15 @@ consumers = add_consumers(
     direct_writes=os.environ.get("BENCH_DIRECT") != "no",
     **observed(),
 )
+
+if OBSERVERS == "admin":
+    from fastapi_consumers.admin import admin_router
+
+    app.include_router(admin_router(dependencies=[Depends(lambda: None)]))
+if OBSERVERS == "schedule":
+
+    @consumers.schedule(every("365d"))
+    async def clean_up() -> None: ...
 
 
 @app.get("/counters")
