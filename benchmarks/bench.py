@@ -2,7 +2,7 @@
 """WebSocket servers side by side, interleaved, against a limit written by hand. Standard library only; see README.md.
 
 python benchmarks/bench.py all --short               # set up, and measure everything but the peers: five minutes
-python benchmarks/bench.py all                       # with the peers, an hour; then the tables and plots of the docs
+python benchmarks/bench.py all                       # with the peers, over an hour; then tables and plots of the docs
 python benchmarks/bench.py run --workloads w1,w2     # some of it
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import LOAD_CORE, ROOT, VENVS, WORK, WSLOAD, Contender, Pool, Redis, Server, load_command, named, selected
-from page import publish
+from harness import ROOT, VENVS, WORK, WSLOAD, Contender, Pool, Redis, named, selected
+from page import fill, publish
+from profiling import COMPARED, SHAPES, functions, shares
 from report import description, print_versions, report
 from results import Results
 from workloads import WORKLOADS
@@ -121,55 +121,6 @@ def run(options: argparse.Namespace, workloads: list[str]) -> Path:
     return out
 
 
-def profile(options: argparse.Namespace) -> None:
-    """py-spy on one contender under load: where its time goes, by function."""
-    contender = named(options.name)
-    mode, shape = {
-        "w1": ("echo", {"conns": 50, "size": 64}),
-        "w2": ("fan", {"conns": 1000, "window": options.window, "size": 88}),
-        "w3": ("groups", {"groups": 1000, "members": 2, "window": 16, "size": 88}),
-        "w4": ("churn", {"conns": 8, "size": 64}),
-        "w6": ("fan", {"conns": 200, "first_alone": 1, "window": options.window, "size": 88}),
-    }[options.workload]
-    is_spread = options.workload == "w6"
-    spy = WORK / "venvs" / "base" / "bin" / "py-spy"
-    samples = WORK / "profile.txt"
-    with contextlib.ExitStack() as stack:
-        if is_spread or contender.needs_redis:
-            stack.enter_context(Redis())
-        server = stack.enter_context(Server(contender, "redis" if is_spread else "memory"))
-        if is_spread:
-            publisher = stack.enter_context(Server(contender, "redis", LOAD_CORE))
-            shape["pub_port"] = publisher.port
-            if options.publisher:
-                server, shape["port"] = publisher, server.port
-        command = load_command(contender, mode, {"port": server.port, "dur": 6, "warm": 0.5, **shape})
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
-        process.stderr.readline()  # It says so when it begins to measure.
-        extra = ["--native"] if options.native else ["--idle"]
-        record = [str(spy), "record", "-p", str(server.pid), "-d", "4", "-r", "500", "-f", "raw", "-o", str(samples)]
-        done = subprocess.run([*record, *extra], capture_output=True, text=True, check=False)
-        print(process.communicate()[0].strip())
-    if done.returncode:
-        sys.exit(done.stderr)
-    own: dict[str, int] = {}
-    cumulative: dict[str, int] = {}
-    total = 0
-    for line in samples.read_text().splitlines():
-        called, _, text = line.rpartition(" ")
-        count = int(text)
-        frames = [re.sub(r"^(.*?) \((?:.*/)?([^/]+?)(:\d+)?\)$", r"\1 (\2)", frame) for frame in called.split(";")]
-        total += count
-        own[frames[-1]] = own.get(frames[-1], 0) + count
-        for frame in set(frames):
-            cumulative[frame] = cumulative.get(frame, 0) + count
-    for title, shares in (("self", own), ("cumulative", cumulative)):
-        print(f"\n{title}: share of {total} samples")
-        for frame, count in sorted(shares.items(), key=lambda item: -item[1])[: options.top]:
-            print(f"  {100 * count / total:5.1f}%  {frame}")
-
-
 def measuring(running: argparse.ArgumentParser, only: str) -> None:
     running.add_argument("--only", help=only)
     running.add_argument("--workloads", default=",".join(WORKLOADS), help="separated by commas; all by default")
@@ -210,11 +161,15 @@ def parser() -> argparse.ArgumentParser:
     publishing.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of benchmarks.md")
     profiling = commands.add_parser("profile", help="py-spy under load")
     profiling.add_argument("name")
-    profiling.add_argument("workload", choices=["w1", "w2", "w3", "w4", "w6"])
+    profiling.add_argument("workload", choices=list(SHAPES))
     profiling.add_argument("--publisher", action="store_true", help="w6: look at the process that publishes")
-    profiling.add_argument("--window", type=int, default=1)
+    profiling.add_argument("--window", type=int, default=1, help="w2 and w6: messages under way")
     profiling.add_argument("--native", action="store_true")
     profiling.add_argument("--top", type=int, default=25)
+    sharing = commands.add_parser("shares", help="µs of CPU by kernel, Python and libraries, with Linux's perf")
+    sharing.add_argument("--workloads", default=",".join(COMPARED), help="separated by commas; all by default")
+    sharing.add_argument("--only", help="contenders separated by commas, in place of those of the docs")
+    sharing.add_argument("--docs", type=Path, help="folder of performance.md, to put the table there")
     commands.add_parser("list", help="contenders")
     commands.add_parser("versions", help="what is installed")
     return top
@@ -245,7 +200,13 @@ def main() -> None:
     elif options.command == "publish":
         publish(Results(options.folders), options.docs)
     elif options.command == "profile":
-        profile(options)
+        functions(options)
+    elif options.command == "shares":
+        told = shares(options.workloads.split(","), options.only.split(",") if options.only else ())
+        print(told)
+        if options.docs:
+            page = options.docs / "performance.md"
+            page.write_text(fill(page.read_text(encoding="utf-8"), {"shares": told}), encoding="utf-8")
     elif options.command == "list":
         for name, contender in harness.contenders().items():
             print(f"{name:28} {'default' if contender.default else '':8} {contender.meta}")

@@ -26,6 +26,7 @@ from typing import Any
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel
+from report import stamp, table
 from starlette.requests import HTTPConnection
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -246,9 +247,7 @@ async def measure(connections: int, rate: float, seconds: float) -> None:
     async with running(connections, rate) as (_, url), browsing() as browser:
         await asyncio.sleep(2)
         busy = await cpu(seconds / 2)
-        print(
-            f"{connections} connections, {rate:g} broadcasts a second; the process without a page: {busy:.1%} of a core"
-        )
+        body = []
         for section, selector in (
             ("overview", "#card-connections .line[d]"),
             ("connections", "#connections-list tbody tr"),
@@ -274,9 +273,20 @@ async def measure(connections: int, rate: float, seconds: float) -> None:
             received["bytes"], start = 0, time.monotonic()
             busy_with = await cpu(seconds)
             kib = received["bytes"] / 1024 / (time.monotonic() - start)
-            print(f"{section:20} first data {first:.2f} s, {kib:5.1f} KiB/s, process {busy_with:.1%} of a core")
+            more = f"{(busy_with - busy) * 1000:.0f} ms"
+            body.append([section, f"{first:.1f} s", f"{kib:.1f} KiB/s", f"{busy_with:.1%}", more])
             await page.context.clear_cookies()
             await page.close()
+        head = [
+            "section",
+            "first data after",
+            "traffic of the page",
+            "process, of a core",
+            "more than without, in a second",
+        ]
+        print(table(head, body))
+        what = f"{connections} connections, {rate:g} broadcasts a second; without a page {busy:.1%} of a core"
+        print(f"\n{stamp()}; {what}.")
 
 
 async def cpu(seconds: float) -> float:

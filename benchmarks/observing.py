@@ -2,6 +2,8 @@
 
     python benchmarks/observing.py [--starts 6] [--rounds 60] [--slice 150] [--only metrics,traces]
 
+Prints a table of Markdown with its commit.
+
 Each contender is a uvicorn in a process of its own; they serve the same consumer, and differ in nothing but their
 observers. One process would not do: Python specialises code for the classes that it sees, and no application has both.
 One client, in this process, takes turns between them in slices, the order shifting each round. What a slice took of
@@ -22,9 +24,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from report import stamp, table
 
-from fastapi_consumers import JSONConsumer, action, add_consumers, path
+from fastapi_consumers import JSONConsumer, action, add_consumers, every, path
+from fastapi_consumers.admin import admin_router
 
 
 class Echo(JSONConsumer):
@@ -38,6 +42,8 @@ def options_of(name: str) -> dict[str, Any]:
         return {"statistics": True}
     if name == "action log":
         return {"access_log": "actions"}
+    if name == "no log":
+        return {"access_log": False}
     if name == "metrics":
         from fastapi_consumers.contrib.prometheus import Metrics
 
@@ -52,7 +58,18 @@ def options_of(name: str) -> dict[str, Any]:
     return {}
 
 
-CONTENDERS = ("off", "off again", "statistics", "metrics", "traces unsampled", "traces", "action log")
+CONTENDERS = {
+    "off": "as it is",
+    "off again": "the same again",
+    "no log": "`access_log=False`",
+    "admin": "`admin_router()` mounted, nobody looks",
+    "schedule": "a schedule that is not due",
+    "statistics": "`statistics=True`",
+    "metrics": "metrics",
+    "traces unsampled": "traces, none of them sampled",
+    "traces": "traces, all of them sampled, no exporter",
+    "action log": "a line in the log for each action",
+}
 
 
 def make_app(name: str) -> FastAPI:
@@ -61,7 +78,14 @@ def make_app(name: str) -> FastAPI:
     logging.getLogger("fastapi_consumers.access").addHandler(handler)
     logging.getLogger("fastapi_consumers.access").setLevel(logging.INFO)
     app = FastAPI()
-    add_consumers(app, [path("/echo", Echo)], **options_of(name))
+    consumers = add_consumers(app, [path("/echo", Echo)], **options_of(name))
+    if name == "admin":
+        app.include_router(admin_router(dependencies=[Depends(lambda: None)]))
+    if name == "schedule":
+
+        @consumers.schedule(every("365d"))
+        async def clean_up() -> None: ...
+
     return app
 
 
@@ -108,13 +132,15 @@ async def compare(names: Sequence[str], starts: int, rounds: int, size: int) -> 
             for server, _ in servers.values():
                 server.terminate()
                 server.wait(30)
+    body = []
     for name in names:
         ratios = sorted(each / off for each, off in zip(taken[name], taken["off"], strict=True))
-        spread = f"quartiles {ratios[len(ratios) // 4]:.3f} to {ratios[len(ratios) * 3 // 4]:.3f}"
-        used, least = statistics.median(taken[name]) * 1e6, tenth(taken[name]) / tenth(taken["off"])
-        median = statistics.median(ratios)
-        print(f"{name:18} {used:7.1f} µs of CPU, {median:.3f} of off ({spread}); undisturbed {least:.3f}")
-    print(f"{starts} starts, {rounds} rounds of {size}")
+        quartiles = f"{ratios[len(ratios) // 4]:.2f} to {ratios[len(ratios) * 3 // 4]:.2f}"
+        least = tenth(taken[name]) / tenth(taken["off"])
+        used = statistics.median(taken[name]) * 1e6
+        body.append([CONTENDERS[name], f"{used:.1f}", f"{statistics.median(ratios):.2f} ({quartiles})", f"{least:.2f}"])
+    print(table(["", "µs of CPU", "times that of the first: median (quartiles)", "undisturbed"], body))
+    print(f"\n{stamp()}; {starts} starts, {rounds} rounds of {size} round trips each.")
 
 
 def tenth(values: list[float]) -> float:
@@ -145,10 +171,12 @@ if __name__ == "__main__":
     parser.add_argument("--starts", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--slice", type=int, default=150, help="round trips of one contender at a time")
-    parser.add_argument("--only", default=",".join(CONTENDERS[2:]), help="contenders apart from off")
+    parser.add_argument("--only", default=",".join(list(CONTENDERS)[2:]), help="contenders apart from off")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve is not None:
         serve(chosen.serve, chosen.only)
     else:
-        asyncio.run(compare([*CONTENDERS[:2], *chosen.only.split(",")], chosen.starts, chosen.rounds, chosen.slice))
+        asyncio.run(
+            compare([*list(CONTENDERS)[:2], *chosen.only.split(",")], chosen.starts, chosen.rounds, chosen.slice)
+        )

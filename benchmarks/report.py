@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import LIMIT, LOAD_CORE, ROOT, SERVER_CORE, UVICORN, VENVS, WORK, contenders
-from results import Origins, Results, Rounds, Run, title
+from results import Origins, Results, Rounds, Run, day, title
 from workloads import WORKLOADS, label, workload_of
 
 LOST = "† some messages did not reach every member in 1.5 s; at 0.00 no message reached all of them in that time."
@@ -228,6 +228,11 @@ def commit() -> str:
 
     changed = " with changes" if git("status", "--porcelain") else ""
     return (git("log", "-1", "--format=%h") or "unknown") + changed
+
+
+def stamp() -> str:
+    """What is measured here and now, as tables have it below them."""
+    return f"Commit {commit()}, {day(time.strftime('%Y-%m-%d'))}"
 
 
 def description(venvs: Collection[str]) -> dict[str, Any]:

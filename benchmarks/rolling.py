@@ -6,9 +6,9 @@ python benchmarks/rolling.py --drain-timeout 0                  # what uvicorn d
 python benchmarks/rolling.py --clients 1000 --drain-timeout 30
 
 Each server is told to stop with SIGTERM, and started anew when it has ended. Clients of groups with history wait for as
-long as `closing` says and come back through the proxy, which asks every 0.2 s who is ready. Prints counts, and when the
-sockets were closed. Ends with 1 if an event was lost or came twice, or if somebody did not come back. The test
-tests/server/test_rolling.py is the short form.
+long as `closing` says and come back through the proxy, which asks every 0.2 s who is ready. Prints, ready for the docs,
+command, commit, counts, and when each server's sockets were closed. Ends with 1 if an event was lost or came twice, or
+if somebody did not come back. The test tests/server/test_rolling.py is the short form.
 """
 
 from __future__ import annotations
@@ -21,7 +21,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.server.rolling import Run
+from report import stamp
+
+from tests.server.rolling import BINS, Run
+
+#: Characters of the longest bar.
+WIDTH = 27
+
+
+def block(run: Run) -> str:
+    """A block of Markdown: the report, with the histograms of both servers side by side."""
+    told = [line for line in run.lines() if not line.startswith(("  closes of", "    "))]
+    width, longest = (run.drain_timeout or 1.0) / BINS, max((max(bins) for bins in run.histograms), default=0)
+    told += ["", f"{'closes since the signal':<26}{'server one':<{WIDTH + 6}}server two"]
+    for number, counts in enumerate(zip(*run.histograms, strict=True)):
+        when = f"{number * width:.2f} to {(number + 1) * width:.2f} s" if number < BINS else "later"
+        bars = [f"{count:4} {'#' * round(count * WIDTH / max(longest, WIDTH))}" for count in counts]
+        told.append(f"  {when:<22}" + "".join(f"{bar:<{WIDTH + 6}}" for bar in bars).rstrip())
+    command = f"$ python benchmarks/rolling.py --clients {len(run.clients)} --drain-timeout {run.drain_timeout:g}"
+    return "\n".join(["```text", command, *told, "```", "", f"{stamp()}."])
 
 
 def main() -> int:
@@ -35,7 +53,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), **options)
         asyncio.run(run.run())
-        print(run.report(), flush=True)
+        print(block(run), flush=True)
         try:
             run.verify()
         except AssertionError:

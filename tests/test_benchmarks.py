@@ -195,3 +195,20 @@ def test_a_mark_without_an_end_is_refused(tmp_path):
         publish(tmp_path, LINES, "<!-- begin: results -->\n")
     assert (tmp_path / "docs" / "benchmarks.md").read_text() == "<!-- begin: results -->\n"
     assert not (tmp_path / "docs" / "images").exists()
+
+
+def test_the_table_of_autobahn_has_the_groups_that_are_run():
+    code = """
+import json
+import conformance
+cases = {f"{group}.1": {"behavior": "OK"} for group in conformance.GROUPS}
+assert conformance.CASES.split(",") == [f"{group}.*" for group in conformance.GROUPS]
+others = {"7.2": {"behavior": "NON-STRICT"}, "9.1.1": {"behavior": "FAILED"}}
+print(conformance.table_of(cases | others, cases | others))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, timeout=50, check=True)
+    found = rows(done.stdout)[2:]
+    assert [row[0] for row in found] == ["1", "2", "3", "4", "5", "6", "7", "9", "10", "12.1", "13.7"]
+    assert found[6][1:] == ["closing", "2", "1 OK, 1 non-strict", "1 OK, 1 non-strict"]
+    assert found[7] == ["9", "", "1", "1 failed", "1 failed"]
