@@ -20,7 +20,7 @@ from typing import Any
 
 import harness
 from harness import ROOT, VENVS, WORK, WSLOAD, Contender, Pool, Redis, named, selected
-from page import fill, publish
+from page import publish, put
 from profiling import COMPARED, SHAPES, functions, shares
 from report import description, print_versions, report
 from results import Results
@@ -205,8 +205,7 @@ def main() -> None:
         told = shares(options.workloads.split(","), options.only.split(",") if options.only else ())
         print(told)
         if options.docs:
-            page = options.docs / "performance.md"
-            page.write_text(fill(page.read_text(encoding="utf-8"), {"shares": told}), encoding="utf-8")
+            put(options.docs / "performance.md", "shares", told)
     elif options.command == "list":
         for name, contender in harness.contenders().items():
             print(f"{name:28} {'default' if contender.default else '':8} {contender.meta}")

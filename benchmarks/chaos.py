@@ -21,6 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from report import stamp
+
 from tests.server.chaos import Run
 
 
@@ -45,6 +47,7 @@ def main() -> int:
             except AssertionError as error:
                 failed += 1
                 print(f"FAILED with seed {run.seed}: {error}", flush=True)
+    print(f"\n{stamp()}.")
     return 1 if failed else 0
 
 

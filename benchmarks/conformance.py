@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from page import put
 from report import stamp
 
 HERE = Path(__file__).resolve().parent
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--wstest", required=True, help="the program")
     parser.add_argument("--cases", default=CASES)
     parser.add_argument("--out", type=Path, help="where its reports go; by default a new folder")
+    parser.add_argument("--docs", type=Path, help="folder of uvicorn.md, to put the table there")
     options = parser.parse_args()
     out = options.out or Path(tempfile.mkdtemp(prefix="conformance-"))
     out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,10 @@ def main() -> None:
         subprocess.run([options.wstest, "--mode", "fuzzingclient", "--spec", str(out / "spec.json")], check=True)
     report = json.loads((out / "index.json").read_text())
     base, own = report["uvicorn"], report["ours"]
-    print(f"\n{table_of(base, own)}\n\n{stamp()}.\n")
+    told = f"{table_of(base, own)}\n\n{stamp()}."
+    print(f"\n{told}\n")
+    if options.docs:
+        put(options.docs / "uvicorn.md", "conformance", told)
     differing = worse = 0
     for case in sorted(base, key=lambda name: [int(part) for part in name.split(".")]):
         for key in ("behavior", "behaviorClose", "remoteCloseCode"):

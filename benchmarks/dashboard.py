@@ -25,6 +25,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException
+from page import put
 from pydantic import BaseModel
 from report import stamp, table
 from starlette.requests import HTTPConnection
@@ -243,7 +244,7 @@ async def browsing() -> AsyncIterator[Any]:
             await browser.close()
 
 
-async def measure(connections: int, rate: float, seconds: float) -> None:
+async def measure(connections: int, rate: float, seconds: float, docs: Path | None) -> None:
     async with running(connections, rate) as (_, url), browsing() as browser:
         await asyncio.sleep(2)
         busy = await cpu(seconds / 2)
@@ -284,9 +285,12 @@ async def measure(connections: int, rate: float, seconds: float) -> None:
             "process, of a core",
             "more than without, in a second",
         ]
-        print(table(head, body))
+        told = table(head, body)
         what = f"{connections} connections, {rate:g} broadcasts a second; without a page {busy:.1%} of a core"
-        print(f"\n{stamp()}; {what}.")
+        told += f"\n\n{stamp()}; {what}."
+        print(told)
+        if docs:
+            put(docs / "admin.md", "dashboard", told)
 
 
 async def cpu(seconds: float) -> float:
@@ -358,6 +362,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="which pictures")
     parser.add_argument("--wait", type=float, default=60.0, help="seconds before a picture of plots and schedules")
     parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--docs", type=Path, help="folder of admin.md, to put the figures there")
     options = parser.parse_args()
     if options.serve:
         asyncio.run(serve())
@@ -365,7 +370,7 @@ def main() -> None:
         options.pictures.mkdir(parents=True, exist_ok=True)
         asyncio.run(pictures(options.pictures, options.only, options.wait))
     else:
-        asyncio.run(measure(options.connections, options.rate, options.seconds))
+        asyncio.run(measure(options.connections, options.rate, options.seconds, options.docs))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from report import stamp
+
 from fastapi_consumers.hub import Hub, Member
 from fastapi_consumers.packets import Packet
 from fastapi_consumers.protocols import JSON_FRAMER
@@ -54,7 +56,7 @@ class Room:
     def __init__(self, count: int, permissions: Callable[[], tuple[Any, ...]] | None, step: int = 1) -> None:
         self.hub = Hub(MemoryTransport())
         self.delivered = 0
-        self.members = []
+        self.members: list[Member] = []
         for number in range(count):
             member = Member(self.hub.new_channel(), self._push, lambda *_: None, lambda *_: None, max_topics=1)
             member.framer = JSON_FRAMER
@@ -74,6 +76,8 @@ class Room:
         before, began = self.delivered, time.process_time()
         for _ in range(publishes):
             await self.hub.publish(TOPIC, PACKET)
+            while self.hub.turn.is_due:
+                await asyncio.sleep(0)  # Members are served when the turn of the event loop ends.
         used = time.process_time() - began
         if self.delivered - before != publishes * len(self.members):
             raise RuntimeError("deliveries are missing")
@@ -109,6 +113,7 @@ async def main() -> None:
             print(f"  {name:<32}{cost * 1e6:>8.1f}{per_member:>12.0f}{more:>8.0f}")
         for room in rooms.values():
             await room.hub.close()
+    print(f"\n{stamp()}.")
 
 
 if __name__ == "__main__":

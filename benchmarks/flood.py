@@ -31,6 +31,7 @@ from typing import Any
 from fastapi import FastAPI
 from harness import HERE, LOAD_CORE, ROOT, SERVER_CORE, SERVERS, UVICORN, WORK
 from pydantic import BaseModel
+from report import stamp
 
 from fastapi_consumers import GroupConsumer, action, add_consumers, path
 
@@ -222,6 +223,7 @@ def main() -> None:
                 f"{TOLD[case]}\n  p99 {spread(before)} -> {spread(after)} ms, {spread(times)} times; "
                 f"the slowest {spread(slowest)} ms; memory +{spread(memory)} MiB"
             )
+    print(f"\n{stamp()}.")
 
 
 def spread(values: list[float]) -> str:

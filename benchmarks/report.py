@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from harness import LIMIT, LOAD_CORE, ROOT, SERVER_CORE, UVICORN, VENVS, WORK, contenders
+from harness import LIMIT, LOAD_CORE, OURS, ROOT, SERVER_CORE, UVICORN, VENVS, WORK, contenders
 from results import Origins, Results, Rounds, Run, day, title
 from workloads import WORKLOADS, label, workload_of
 
@@ -118,6 +118,10 @@ def single(results: Results, cells: Collection[str], shown: Collection[Run]) -> 
     return f"Figures that are no ratios are of {told}: {results.commits(sorted(shown))}."
 
 
+#: What w7 was before its lines said so.
+SLOW = {"bytes": 4096, "per_second": 100, "seconds": 20}
+
+
 def slow_table(results: Results) -> str:
     healthy, stalled = results.rows["w7_slow_0"], results.rows["w7_slow_1"]
     origins = Origins(results, [("w7_slow_1", name) for name in stalled])
@@ -151,7 +155,10 @@ def slow_table(results: Results) -> str:
         for name, each in contenders().items()
         if name not in stalled and not each.only and "w7" not in each.skip
     )
-    return f"{told}\n\n{origins.line()}" + (f" Not measured: {'; '.join(absent)}." if absent else "")
+    shape = {**SLOW, **typical(stalled[OURS if OURS in stalled else next(iter(stalled))])}
+    size, rate, seconds = (shape[key] for key in ("bytes", "per_second", "seconds"))
+    what = f"Messages of {size / 1024:g} KiB at {rate:g} a second for {seconds:g} s."
+    return f"{told}\n\n{what} {origins.line()}" + (f" Not measured: {'; '.join(absent)}." if absent else "")
 
 
 def typical(rounds: Rounds) -> dict[str, Any]:

