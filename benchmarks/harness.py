@@ -197,7 +197,7 @@ class Server:
         self.pid = self.process.pid
 
     def __enter__(self) -> Server:
-        for _ in range(300):
+        for _ in range(1200):  # a minute, for machines that have much else to do
             if self.process.poll() is not None:
                 code = self.process.returncode
                 raise RuntimeError(f"{self.contender.name}: the server exited with {code}, see {self.log.name}")

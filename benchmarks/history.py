@@ -105,7 +105,7 @@ class Socket:
 
 async def served(hub: Hub) -> None:
     """Members are served when the turn of the event loop ends."""
-    while hub.turn.is_due:
+    while hub.turn.is_due:  # noqa: ASYNC110 - there is nothing else to wait for
         await asyncio.sleep(0)
 
 

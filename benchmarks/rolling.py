@@ -35,7 +35,10 @@ def block(run: Run) -> str:
     told = [line for line in run.lines() if not line.startswith(("  closes of", "    "))]
     width, longest = (run.drain_timeout or 1.0) / BINS, max((max(bins) for bins in run.histograms), default=0)
     told += ["", f"{'closes since the signal':<26}{'server one':<{WIDTH + 6}}server two"]
-    for number, counts in enumerate(zip(*run.histograms, strict=True)):
+    rows = list(zip(*run.histograms, strict=True))
+    while rows and not any(rows[-1]):
+        rows.pop()
+    for number, counts in enumerate(rows):
         when = f"{number * width:.2f} to {(number + 1) * width:.2f} s" if number < BINS else "later"
         bars = [f"{count:4} {'#' * round(count * WIDTH / max(longest, WIDTH))}" for count in counts]
         told.append(f"  {when:<22}" + "".join(f"{bar:<{WIDTH + 6}}" for bar in bars).rstrip())
