@@ -2,7 +2,7 @@
 """WebSocket servers side by side, interleaved, against a limit written by hand. Standard library only; see README.md.
 
 python benchmarks/bench.py all --short               # set up, and measure everything but the peers: ten minutes
-python benchmarks/bench.py all                       # with the peers, over an hour; then tables and plots of the docs
+python benchmarks/bench.py all                       # with the peers, about an hour; then tables and plots of the docs
 python benchmarks/bench.py run --workloads w1,w2     # some of it
 """
 
