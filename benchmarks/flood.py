@@ -37,6 +37,13 @@ from fastapi_consumers import GroupConsumer, action, add_consumers, path
 
 #: What each case gives ``add_consumers``. ``bare`` is the loop of ``servers/raw_starlette.py``, which limits nothing.
 RATE = {"throttle_classes": ["50/second; 600/minute"]}
+#: As the checklist of docs/security.md has it.
+HARDENED = {
+    "throttle_classes": ["20/second; 600/minute"],
+    "max_connections_per_address": 20,
+    "max_throttled_requests": 50,
+    "max_message_size": 16 * 1024,
+}
 CASES: dict[str, dict[str, Any]] = {
     "bare": {},
     "none": {},
@@ -46,6 +53,10 @@ CASES: dict[str, dict[str, Any]] = {
     "limits": {**RATE, "max_connections_per_address": 20},
     "limits_small": {**RATE, "max_connections_per_address": 20},
     "limits_protocol": {**RATE, "max_connections_per_address": 20},
+    "hardened": HARDENED,
+    "hardened_small": HARDENED,
+    "hardened_protocol": HARDENED,
+    "hardened_protocol_small": HARDENED,
     "again": {**RATE, "max_connections_per_address": 20, "connection_throttle_classes": ["60/minute"]},
 }
 #: Of the listening socket, from which those that it accepts have theirs. Linux takes twice as much.
@@ -59,6 +70,10 @@ TOLD = {
     "limits": "throttles, 20 connections per address",
     "limits_small": f"the same, with a receive buffer of {RECEIVE_BUFFER // 1024} KiB",
     "limits_protocol": "throttles, 20 connections per address, under our protocol class for uvicorn",
+    "hardened": "the limits of the checklist",
+    "hardened_small": f"the same, with a receive buffer of {RECEIVE_BUFFER // 1024} KiB",
+    "hardened_protocol": "the limits of the checklist, under our protocol class for uvicorn",
+    "hardened_protocol_small": f"the same, with a receive buffer of {RECEIVE_BUFFER // 1024} KiB",
     "again": "20 per address, and who is refused or closed comes back at once",
 }
 #: All that flood have one address. Of those that ask each has its own, from here on.
@@ -109,7 +124,7 @@ def serving(case: str) -> Iterator[tuple[int, int]]:
         *UVICORN,
         "--fd",
         str(listening.fileno()),
-        *(["--ws", "fastapi_consumers.contrib.uvicorn:WebSocketProtocol"] if case.endswith("protocol") else []),
+        *(["--ws", "fastapi_consumers.contrib.uvicorn:WebSocketProtocol"] if "protocol" in case else []),
     ]
     log = WORK / f"flood-{case}.log"
     with log.open("wb") as output:

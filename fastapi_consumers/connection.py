@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -29,21 +29,16 @@ from .overflowing import Overflowing
 from .plan import Plan
 from .protocols import JSON_FRAMER
 from .socket_view import SocketView, raw_headers
-from .stepping import Resumed
 from .types import FLOODS, REASONS, CloseCode, Message, Receive, Scope, Send, close_reason
+from .working import Working
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 #: Seconds that a close frame gets on a socket that was too slow for what it had to take.
 LAST_WORD_TIMEOUT = 1.0
 
 
-class Interrupted(Exception):
-    """What the connection was doing has been stopped, because the socket is gone or has to be closed."""
-
-
-class Connection(InboxOwner, OutboxOwner):
+class Connection(Working, InboxOwner, OutboxOwner):
     """One WebSocket. Made per handshake; consumers reach it as ``self.connection``.
 
     Everything that a client sends comes through ``inbox``, everything that it is sent goes through ``outbox``, and the
@@ -69,8 +64,6 @@ class Connection(InboxOwner, OutboxOwner):
     close_reason = ""
     #: When all of it had ended, in Unix time.
     closed_at: float | None = None
-    #: Whether the socket is closed, gone or about to be closed, so that nothing more is read from it.
-    is_closing = False
     #: Whether the server said that it cannot send any more.
     is_lost = False
     #: Whether sending failed although the client is there.
@@ -80,11 +73,8 @@ class Connection(InboxOwner, OutboxOwner):
     #: What sees the frames that come in while an action runs, and the layer's messages; set by the consumer's run.
     dispatcher: Any = None
     _websocket: SocketView | None = None
-    _working = _interrupted = False
     #: Whether the server was given the close; it may be waiting to write it.
     _close_sent = False
-    #: Whether the close, or the refusal, has been sent or given up.
-    _closing = False
     _ended: asyncio.Future[None] | None = None
     _idle: Idle | None = None
     _overflowing: Overflowing | None = None
@@ -96,10 +86,7 @@ class Connection(InboxOwner, OutboxOwner):
         self.consumers = consumers
         self.opened_at = time.time()  # When its handshake came. More is in ``facts``.
         self._send = send = unwrapped(send)
-        #: The task that runs the consumer, until teardown begins.
-        self.task = asyncio.current_task()
-        #: Cancellations that the task had before, as where serve() is called in an endpoint that swallowed one.
-        self.cancelling = self.task.cancelling() if self.task is not None else 0
+        self.begin()
         self.channel_name: str = consumers.hub.new_channel()
         counts = consumers.observing.counts
         self.outbox = (CountingOutbox if counts else Outbox)(send, self, plan.outbox_bounds, consumers.hub.turn)
@@ -136,6 +123,11 @@ class Connection(InboxOwner, OutboxOwner):
             if self.has_ended:
                 self._ended.set_result(None)
         return self._ended
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to say: the client has its close or its refusal, or has gone."""
+        return self._closing or self.is_lost or self.inbox.gone is not None
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -272,10 +264,9 @@ class Connection(InboxOwner, OutboxOwner):
 
     async def end_socket(self) -> None:
         """Close, if that is still to be done."""
-        if self._closing or self.inbox.gone is not None or self.is_lost:
-            self._closing = True
+        is_over, self._closing = self.is_over, True
+        if is_over:
             return
-        self._closing = True
         if self.close_code is None:
             self.close_code = CloseCode.NORMAL
         await self._send_close()
@@ -300,74 +291,10 @@ class Connection(InboxOwner, OutboxOwner):
             if self._ended is not None and not self._ended.done():
                 self._ended.set_result(None)
 
-    # -- what happens to the socket while somebody works -----------------------------------------------------------
-
-    async def work(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Await it with the socket being read meanwhile. Raises ``Interrupted`` if that ends or has to be closed."""
-        self._working = True
-        try:
-            waited_for = coroutine.send(None)
-        except StopIteration as end:
-            # It did not wait: nobody else ran in between, and there was nothing to watch over.
-            return end.value  # type: ignore[no-any-return]  # what the coroutine returned
-        finally:
-            self._working = False
-        return await self.watch_over(coroutine, waited_for)
-
-    async def watch_over(self, coroutine: Coroutine[Any, Any, T], waited_for: Any) -> T:
-        """The same for a coroutine that was stepped once, and waits for this."""
-        self._working = True
-        self.inbox.begin()
-        try:
-            result = await Resumed(coroutine, waited_for)
-        except asyncio.CancelledError:
-            self.check_interrupted()
-            raise
-        finally:
-            self._working = False
-            self.inbox.end()
-        if self._interrupted:
-            # It was cancelled and went on all the same.
-            self.check_interrupted()
-        return result
-
-    def check_interrupted(self) -> None:
-        """Turn the connection's own cancellation of its task into ``Interrupted``; leave anybody else's alone."""
-        if self._interrupted:
-            self._interrupted = False
-            if self.task is None or self.task.uncancel() <= self.cancelling:
-                raise Interrupted from None
-
-    def _interrupt(self) -> None:
-        """Stop the task that runs the consumer, whether it works or waits for the next frame."""
-        task = self.task
-        if task is None or self._interrupted or task.done():
-            return
-        if task is asyncio.current_task():
-            # Its own doing, such as a broadcast that is too much for its own client. What it runs goes on to its next
-            # step, and is stopped where it waits.
-            asyncio.get_running_loop().call_soon(self._interrupt_later)
-            return
-        self._interrupted = True
-        task.cancel()
-
-    def _interrupt_later(self) -> None:
-        if not self._closing:
-            self._interrupt()
-
-    def release(self) -> None:
-        """Nothing is read, and nothing interrupts the task, from here on, for teardown runs."""
-        self.is_closing = True
-        task, self.task = self.task, None
-        if task is not None and self._interrupted:
-            # It was cancelled and went on all the same.
-            self._interrupted = False
-            task.uncancel()
+    # -- what the inbox and the outbox tell ------------------------------------------------------------------------
 
     def _is_busy(self) -> bool:
         return self._working or (self.dispatcher is not None and self.dispatcher.is_running)
-
-    # -- what the inbox and the outbox tell ------------------------------------------------------------------------
 
     def on_gone(self, code: int) -> None:
         # Seen by the pump. If nobody works, get() raises Disconnected by itself.

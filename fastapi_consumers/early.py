@@ -48,7 +48,7 @@ class Early:
 
 async def refuse_as_shut(connection: Connection) -> None:
     """Refuse the handshake for what shut the connection, unless the client has its answer or has gone."""
-    if not (connection.is_accepted or connection._closing or connection.is_lost or connection.inbox.gone is not None):
+    if not (connection.is_accepted or connection.is_over):
         code, reason = connection.close_code, connection.close_reason
         await connection.refuse(_refusal(CloseCode.NORMAL if code is None else code, reason))
 

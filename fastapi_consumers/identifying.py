@@ -15,7 +15,7 @@ from .authentication import (
     known_pair,
     lifetime_of,
 )
-from .connection import Connection, Interrupted
+from .connection import Connection
 from .early import Early
 from .exceptions import InvalidFrame, NotAuthenticated, PermissionDenied, StopConsumer
 from .guessing import Guesses
@@ -28,6 +28,7 @@ from .stepping import settled
 from .texts import gettext_lazy as _
 from .throttling import check_throttles
 from .types import CloseCode
+from .working import Interrupted
 
 
 async def identify(consumer: Any, connection: Connection) -> Early | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketState
 
-from ..connection import Connection, Interrupted
+from ..connection import Connection
 from ..dispatch import FAIR_SHARE, Dispatcher
 from ..early import refuse_as_shut
 from ..exceptions import (
@@ -38,6 +38,7 @@ from ..runtime import Consumers
 from ..stepping import settled
 from ..texts import gettext_lazy as _
 from ..types import CloseCode, Receive, Scope, Send
+from ..working import Interrupted
 from .announcing import announce
 
 if TYPE_CHECKING:
