@@ -18,7 +18,7 @@ class Interrupted(Exception):
 
 
 class Working:
-    """One at a time: a handshake, a hook, an action."""
+    """What the task of a connection works on, one thing at a time: the handshake, a hook, an action."""
 
     inbox: Inbox
     #: The task that runs the consumer, until teardown begins.
