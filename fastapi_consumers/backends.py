@@ -150,9 +150,14 @@ def rate_buckets(
         if isinstance(transport, RedisTransport):
             return RedisBuckets(transport.client, failure=failure)
         return TokenBuckets()
+    expected, fix = "redis://, rediss://, unix:// or memory://", "write one of these, or leave it out"
     if not isinstance(limiter_url, str):
-        if all(callable(getattr(limiter_url, name, None)) for name in ("hit", "hit_each", "peek")):
+        missing = [name for name in ("hit", "hit_each", "peek") if not callable(getattr(limiter_url, name, None))]
+        if not missing:
             return limiter_url
+        expected += ", or an object with the methods hit, hit_each and peek"
+        if len(missing) < 3:
+            fix = f"give it {' and '.join(missing)} too"
         scheme = ""
     else:
         try:
@@ -163,6 +168,6 @@ def rate_buckets(
         return TokenBuckets()
     if scheme in SCHEMES:
         return RedisBuckets(RedisClient(str(limiter_url), timeout=timeout), failure=failure)
-    found, expected = f"limiter_url={safe_url(limiter_url)!r}", "redis://, rediss://, unix:// or memory://"
-    problem = Problem("bad-limiter-url", "limiter_url", found, expected, "write one of these, or leave it out")
+    found = f"limiter_url={safe_url(limiter_url)!r}"
+    problem = Problem("bad-limiter-url", "limiter_url", found, expected, fix)
     raise ImproperlyConfigured("The rate limits", [problem])

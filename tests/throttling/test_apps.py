@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import httpx
@@ -135,6 +136,7 @@ async def test_a_handshake_is_refused_with_503_where_limits_are_closed(make_app)
     [
         ({"limiter_url": "http://x"}, "bad-limiter-url"),
         ({"limiter_url": 5}, "bad-limiter-url"),
+        ({"limiter_url": SimpleNamespace(hit=print)}, "bad-limiter-url"),
         ({"limiter_url": "redis://[::1"}, "bad-limiter-url"),
         ({"throttle_failure": "maybe"}, "bad-throttle-failure"),
         ({"max_connection_rate": "fast"}, "bad-max-connection-rate"),
@@ -387,6 +389,8 @@ async def test_buckets_that_never_allow_it_name_no_time():
     class Never:
         def hit(self, key: Any, rates: Any, cost: float = 1) -> float:
             return math.inf
+
+        hit_each = peek = hit
 
     refused = await ask(limited(limiter_url=Never()), "/search")
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "throttled")
