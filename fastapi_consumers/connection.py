@@ -73,8 +73,10 @@ class Connection(Working, InboxOwner, OutboxOwner):
     #: What sees the frames that come in while an action runs, and the layer's messages; set by the consumer's run.
     dispatcher: Any = None
     _websocket: SocketView | None = None
-    #: Whether the server was given the close; it may be waiting to write it.
-    _close_sent = False
+    #: Keeps what comes for it, where it may still be refused over the open socket.
+    early: Any = None
+    #: Whether the server was given the accept, or the close; it may be waiting to write it.
+    _accept_sent = _close_sent = False
     _ended: asyncio.Future[None] | None = None
     _idle: Idle | None = None
     _overflowing: Overflowing | None = None
@@ -146,17 +148,31 @@ class Connection(Working, InboxOwner, OutboxOwner):
         Raises ``Disconnected`` if the client has gone meanwhile.
         """
         if self.is_accepted or self._closing:
+            self.let_in()
             return
         chosen = subprotocol if subprotocol is not None else self.subprotocol
-        try:
-            await self._send({"type": "websocket.accept", "subprotocol": chosen, "headers": raw_headers(headers)})
-        except (OSError, WebSocketDisconnect) as error:
-            self.is_lost = self.is_closing = True
-            self.close_code = CloseCode.ABNORMAL
-            raise Disconnected(CloseCode.ABNORMAL) from error
+        # Whoever was stopped while the server took its time has accepted all the same.
+        if not self._accept_sent:
+            self._accept_sent = True
+            try:
+                await self._send({"type": "websocket.accept", "subprotocol": chosen, "headers": raw_headers(headers)})
+            except (OSError, WebSocketDisconnect) as error:
+                self.is_lost = self.is_closing = True
+                self.close_code = CloseCode.ABNORMAL
+                raise Disconnected(CloseCode.ABNORMAL) from error
+            except Exception:
+                self._accept_sent = False
+                raise
         if chosen != self.subprotocol:
             self.agree_on(chosen)
         self.mark_accepted()
+        self.let_in()
+
+    def let_in(self) -> None:
+        """Nothing refuses it any more: what was kept for it meanwhile goes out, unless it is being closed."""
+        early, self.early = self.early, None
+        if early is not None and not self.is_closing:
+            early.release()
 
     def agree_on(self, subprotocol: str | None) -> None:
         """Read and write what this subprotocol means from now on."""
@@ -181,7 +197,8 @@ class Connection(Working, InboxOwner, OutboxOwner):
         With ``accept_refused`` it is accepted and closed, since a browser shows its page no other reason. Otherwise it
         is answered with HTTP, by the server's denial response where it has one.
         """
-        if self.is_accepted or self.plan.accept_refused:
+        self.early = None
+        if self.is_accepted or self._accept_sent or self.plan.accept_refused:
             await self.accept()
             await self.fail(error)
             return

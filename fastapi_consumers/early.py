@@ -1,14 +1,14 @@
-"""What happens to a connection that is known already and not let in yet: what comes for its user waits, what closes it
-refuses the handshake."""
+"""A connection that may still be refused: events for its user wait, and for its groups where a refusal goes out over
+the open socket; what closes it refuses the handshake."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from .authentication import expired, invalid
-from .backlog import Entries
+from .backlog import Backlog, Droppable, Entries, Full
 from .connection import Connection
 from .exceptions import ConsumerError
+from .fanning import push_together
+from .messages import Frame
 from .texts import gettext_lazy as _
 from .types import CloseCode
 
@@ -17,33 +17,58 @@ _PASSING = frozenset({CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode
 
 
 class Early:
-    """Keeps what comes for a connection, but for closes, until it is released: it may never be let in."""
+    """Keeps what comes for a connection, but for closes, until it is released: it may never be let in.
 
-    __slots__ = ("_connection", "_kept", "_takers")
+    As much as its outbox and its mailbox would, by the same rules: more gives the handshake up, or drops events.
+    """
+
+    __slots__ = ("_backlog", "_connection", "_messages", "_takers")
 
     def __init__(self, connection: Connection) -> None:
+        bounds, member = connection.plan.outbox_bounds, connection.member
         self._connection = connection
-        self._kept: list[Callable[[], None]] = []
-        member = connection.member
+        self._backlog = Backlog(bounds.overflow, bounds.max_messages, bounds.max_bytes)
+        self._messages: list[tuple[Any, ...]] = []
         self._takers = member.push, member.push_all, member.receive
-        member.push, member.receive = partial(self._keep, member.push), partial(self._keep, member.receive)
-        member.push_all = self._keep_all
+        member.push, member.push_all, member.receive = self._keep, self._keep_all, self._keep_message
 
-    def _keep(self, take: Callable[..., None], *arguments: Any) -> None:
-        self._kept.append(partial(take, *arguments))
-        if len(self._kept) > self._connection.plan.limits.max_outbox:
-            self._connection.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
+    def __len__(self) -> int:
+        return len(self._backlog) + len(self._messages)
 
-    def _keep_all(self, entries: Entries, wire: bytes) -> None:
-        for entry in entries:
-            self._keep(self._takers[0], *entry)
+    def _keep(self, frame: Frame, droppable: Droppable | None = None) -> None:
+        connection, backlog = self._connection, self._backlog
+        if connection.is_closing:
+            return
+        dropped = backlog.dropped
+        try:
+            backlog.put(frame, droppable)
+        except Full:
+            backlog.clear()
+            connection.on_overflow()
+        else:
+            for _dropped in range(backlog.dropped - dropped):
+                connection.on_dropped()
+
+    def _keep_all(self, entries: Entries, _wire: bytes) -> None:
+        for frame, droppable in entries:
+            self._keep(frame, droppable)
+
+    def _keep_message(self, *message: Any) -> None:
+        connection = self._connection
+        if connection.is_closing:
+            return
+        if len(self._messages) < connection.plan.limits.max_inbox:
+            self._messages.append(message)
+        else:
+            connection.shut(CloseCode.TRY_AGAIN_LATER, "slow_consumer")
 
     def release(self) -> None:
         """Have the connection take what came, and what comes from now on."""
-        member, kept = self._connection.member, self._kept
+        member = self._connection.member
         member.push, member.push_all, member.receive = self._takers
-        for take in kept:
-            take()
+        push_together(member, iter(self._backlog.next, None))
+        for message in self._messages:
+            member.receive(*message)
 
 
 async def refuse_as_shut(connection: Connection) -> None:

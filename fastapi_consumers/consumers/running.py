@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from ..connection import Connection
 from ..dispatch import FAIR_SHARE, Dispatcher
-from ..early import refuse_as_shut
+from ..early import Early, refuse_as_shut
 from ..exceptions import (
     AcceptConnection,
     ConsumerError,
@@ -228,7 +228,10 @@ class _Life:
             admission.take_user(connection)
         if self._dependencies is not None or plan.options.dependencies is not None:
             await self._solve_dependencies()
-        if early is not None:
+        if plan.accept_refused or connection.is_accepted:
+            # Whoever is refused from here on is told so over the open socket, and nothing else.
+            connection.early = early if early is not None else Early(connection)
+        elif early is not None:
             early.release()
         await self._join(consumer)
         # Whoever was cancelled, and went on all the same, does not open what is to be closed.
@@ -280,6 +283,7 @@ class _Life:
                 )
                 raise InternalError
             return
+        connection.let_in()
         self._opened = True
         self._consumers.observing.tell("connection_opened", connection)
         if "lifespan" in connection.plan.options.overridden and consumer.lifespan is not None:

@@ -5,6 +5,7 @@ over one Redis.
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 from fastapi import Depends
 
-from fastapi_consumers import GroupConsumer, action, path
+from fastapi_consumers import GroupConsumer, PermissionDenied, action, path
 from fastapi_consumers.authentication import BearerTokenAuthentication, Credential, FirstMessageAuthentication
+from fastapi_consumers.history import History
 from fastapi_consumers.permissions import BasePermission
 from fastapi_consumers.testing import WebsocketCommunicator
 from tests.transports.conftest import broker
@@ -243,7 +245,7 @@ async def sent_to(app: Any, other: Any, *names: str) -> None:
         await consumers.send(name, user="ann")
     connection = next(iter(app.state.consumers.connections))
     async with asyncio.timeout(PATIENT):
-        while len(connection.member.push_all.__self__._kept) < len(names):  # noqa: ASYNC110 -- there is no event
+        while len(connection.member.push_all.__self__) < len(names):  # noqa: ASYNC110 -- there is no event
             await asyncio.sleep(0.001)
 
 
@@ -283,6 +285,113 @@ async def test_who_is_refused_is_sent_none_of_them(apps: Any, gate: Gate, first_
     assert (await client.receive_json_from(PATIENT))["error"]["code"] == "permission_denied"
     await client.assert_closed(4403)
     await client.disconnect()
+
+
+REFUSED_LATE = {
+    "accept_refused, known": ({"accept_refused": True}, "ann"),
+    "accept_refused, anonymous": ({"accept_refused": True, "authentication_classes": []}, None),
+    "first message": ({"authentication_classes": [FirstMessageAuthentication(Tokens())]}, None),
+    "HTTP": ({}, "ann"),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED_LATE)
+@pytest.mark.parametrize("calls_accept", [False, True])
+async def test_who_is_refused_in_connect_hears_nothing_of_its_groups(apps: Any, how: str, calls_accept: bool) -> None:
+    refuses = [True]
+
+    async def connect(self: Any) -> None:
+        await self.broadcast("entered")
+        if refuses:
+            raise PermissionDenied
+        if calls_accept or not self.connection.is_accepted:
+            await self.accept()
+        await self.send_event("welcome")
+
+    attributes, token = REFUSED_LATE[how]
+    app, other = apps(connect=connect, groups=["room"], history=History(size=100), **attributes)
+    consumers = await opened(other)
+    position = await consumers.broadcast("room", "secret", {"number": 1})
+
+    def client() -> WebsocketCommunicator:
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else None
+        return WebsocketCommunicator(app, f"/?recover={position.epoch}:0", headers=headers)
+
+    async def connected(client: WebsocketCommunicator) -> bool:
+        is_let_in, _ = await client.connect(PATIENT)
+        if how == "first message":
+            await client.send_json_to({"action": "authenticate", "request_id": 1, "data": {"token": "ann"}})
+            assert (await client.receive_json_from(PATIENT))["status"] == "ok"
+        return is_let_in
+
+    async with contextlib.AsyncExitStack() as stack:
+        visitor = client()
+        stack.push_async_callback(visitor.disconnect)
+        if await connected(visitor):
+            assert (await visitor.receive_json_from(PATIENT))["error"]["code"] == "permission_denied"
+            await visitor.assert_closed(4403)
+        else:
+            assert how == "HTTP"
+    # Who is let in is told where it joined, then what it missed, then what happened meanwhile.
+    refuses.clear()
+    async with contextlib.AsyncExitStack() as stack:
+        visitor = client()
+        stack.push_async_callback(visitor.disconnect)
+        assert await connected(visitor)
+        frames = [await visitor.receive_json_from(PATIENT) for _ in range(5)]
+        if calls_accept or how != "first message":
+            assert frames[0]["type"] == "joined"
+        events = [frame["event"] for frame in frames if frame["type"] == "event"]
+        assert sorted(events) == ["entered", "entered", "secret", "welcome"]
+        assert events.index("secret") < events.index("entered")
+
+
+@pytest.mark.parametrize("first", ["frames", "bytes"])
+async def test_more_events_than_may_wait_are_dropped_where_that_is_the_rule(apps: Any, gate: Gate, first: str) -> None:
+    told: list[str] = []
+    bounds = {"max_outbox": 2} if first == "frames" else {"max_outbox_bytes": 700}
+    app, other = apps(overflow="drop_oldest", on_overflow=lambda self, policy: told.append(policy), **bounds)
+    client = client_of(app)
+    connecting = await begun(gate, client, "permission")
+    consumers = await opened(other)
+    for name in ("one", "two", "three", "four"):
+        await consumers.send(name, "x" * 200, user="ann")
+    connection = next(iter(app.state.consumers.connections))
+    async with asyncio.timeout(PATIENT):
+        while len(told) < 1 or connection.member.push.__self__._backlog.dropped < 2:  # noqa: ASYNC110 -- there is no event
+            await asyncio.sleep(0.001)
+    gate.opens.set()
+    assert (await connecting)[0]
+    await client.assert_event("three", "x" * 200)
+    await client.assert_event("four", "x" * 200)
+    await client.disconnect()
+    assert told[0] == "drop_oldest"
+
+
+@pytest.mark.parametrize("accept_refused", [False, True])
+async def test_a_kill_while_the_server_takes_its_time_to_accept_closes_what_was_accepted(
+    apps: Any, accept_refused: bool
+) -> None:
+    app, other = apps(accept_refused=accept_refused)
+    accepting, types = asyncio.Event(), []
+    inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    inbox.put_nowait({"type": "websocket.connect"})
+
+    async def send(message: Any) -> None:
+        types.append(message["type"])
+        if message["type"] == "websocket.accept":
+            accepting.set()
+            await asyncio.Event().wait()
+        elif message["type"] == "websocket.close":
+            inbox.put_nowait({"type": "websocket.disconnect", "code": message["code"]})
+
+    communicator = client_of(app)
+    running = asyncio.create_task(app(communicator.scope, inbox.get, send))
+    async with asyncio.timeout(PATIENT):
+        await accepting.wait()
+        await (await opened(other)).disconnect(user="ann")
+        await running
+    assert types == ["websocket.accept", "websocket.send", "websocket.close"]
 
 
 async def test_a_first_message_is_answered_before_them(apps: Any, gate: Gate) -> None:
