@@ -42,6 +42,8 @@ class Admission:
         self._counts: Counter[Hashable] = Counter()
         #: What each connection is counted under.
         self._held: dict[Any, list[Hashable]] = {}
+        #: The lookups of credentials that are under way, by what they may take from if they fail: see ``guessing``.
+        self.lookups: dict[Hashable, Any] = {}
 
     def knock(self, connection: Any) -> None:
         """A connection has come; count it.

@@ -38,27 +38,29 @@ async def identify(consumer: Any, connection: Connection) -> Early | None:
     """
     throttles, buckets = connection.plan.connection_throttles, connection.consumers.buckets
     if not throttles:
-        return await _identify(connection)
+        return await _join_own_topics(connection) if await _knows(connection) else None
     guesses = Guesses(connection)
-    await guesses.check()
+    await guesses.wait()
     try:
-        early = await _identify(connection)
-    except Exception as failure:
-        await guesses.add(failure)
+        async with guesses:
+            is_known = await _knows(connection)
+        early = await _join_own_topics(connection) if is_known else None
+    except Exception:
         # A handshake it was all the same, of somebody unknown at this address.
         await check_throttles(throttles, consumer, None, buckets)
         raise
     if is_authenticated(connection.user):
-        # Others may have been wrong meanwhile, all at once.
+        # Others may have been wrong meanwhile, all at once in many processes.
         await guesses.check()
     await check_throttles(throttles, consumer, None, buckets)
     return early
 
 
-async def _identify(connection: Connection) -> Early | None:
+async def _knows(connection: Connection) -> bool:
+    """Ask the authentications. Whether there is anything to reach the connection by."""
     user, auth = await authenticate_with(connection.plan.authentications, connection)
     _take(connection, user, auth, connection.lifetime if auth is None else _lifetime(connection, auth))
-    return None if user is ANONYMOUS and auth is None else await _join_own_topics(connection)
+    return user is not ANONYMOUS or auth is not None
 
 
 async def _join_own_topics(connection: Connection) -> Early | None:
@@ -133,12 +135,9 @@ async def _read(consumer: Any, connection: Connection, frame: str | bytes) -> Re
 async def _let_in(consumer: Any, connection: Connection, token: str) -> Early | None:
     waiting = (way for way in connection.plan.authentications if way.waits_for_message)
     guesses = Guesses(connection)
-    await guesses.check()
-    try:
+    await guesses.wait()
+    async with guesses:
         user, auth = await _judge(connection, token, waiting)
-    except Exception as failure:
-        await guesses.add(failure)
-        raise
     await guesses.check()
     _take(connection, user, auth, _lifetime(connection, auth))
     early = await _join_own_topics(connection)
@@ -158,18 +157,21 @@ async def refresh(consumer: Any, token: str) -> dict[str, Any]:
     """Put a new credential of the same user in the place of the old one, and ask the permissions again.
 
     Raises ``NotAuthenticated`` for one that is not good, ``PermissionDenied`` with the code ``user_changed`` for
-    another user's, and for any if the connection has none; then nothing has changed. What the permissions raise closes
-    the socket, and so does a cancellation while they are asked. A group that the client joined later, and may not be in
-    with this credential, is left, and the client is told.
+    another user's, and for any if the connection has none, ``Throttled`` if too many were wrong; then nothing has
+    changed. What the permissions raise closes the socket, and so does a cancellation while they are asked. A group that
+    the client joined later, and may not be in with this credential, is left, and the client is told.
     """
     connection: Connection = consumer.connection
     if not is_authenticated(connection.user):
         raise _user_changed()  # Whatever the token: it would be told which ones are good, as often as it asks.
     takers = (way for way in connection.plan.authentications if way.takes_tokens)
-    user, auth = await _judge(connection, token, takers)
-    new, old = _lifetime(connection, auth), connection.lifetime
-    if not _is_same(user, connection.user):
-        raise _user_changed()
+    guesses = Guesses(connection)
+    await guesses.wait()
+    async with guesses:
+        user, auth = await _judge(connection, token, takers)
+        new, old = _lifetime(connection, auth), connection.lifetime
+        if not _is_same(user, connection.user):
+            raise _user_changed()  # A guess too: whoever has an account could look for the tokens of others.
     if new.token_id != old.token_id:
         await _join_token(connection, new.token_id)
     _take(connection, user, auth, new)

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,6 +49,8 @@ class Tokens(BearerTokenAuthentication):
             raise RuntimeError("the database is away")
         if token == "old":
             return "ann", Credential(expires_at=1.0)
+        if token == "other":
+            return "bob"
         return "ann" if token.endswith("right") else None
 
 
@@ -89,10 +92,10 @@ def room(make_app: Any, tokens: Tokens, buckets: Any) -> Any:
     return make
 
 
-async def status_of(app: Any, token: str | None = None, host: str = HOST) -> int:
+async def status_of(app: Any, token: str | None = None, host: str = HOST, port: int = 1) -> int:
     """What the handshake is answered with; 101 if it is let in."""
     headers = {"Authorization": f"Bearer {token}"} if token is not None else None
-    client = WebsocketCommunicator(app, "/", headers=headers, client=(host, 1), denial_response=True)
+    client = WebsocketCommunicator(app, "/", headers=headers, client=(host, port), denial_response=True)
     accepted, status = await client.connect(PATIENT)
     await client.disconnect()
     return 101 if accepted else int(status)
@@ -173,17 +176,85 @@ async def test_a_lookup_that_fails_and_one_that_was_good_once_are_no_guesses(roo
     assert await statuses_of(app, token, token, "right") == [first, 429, 101]
 
 
-async def test_of_guesses_that_are_made_at_once_the_right_one_is_let_in_no_more(room: Any, tokens: Tokens) -> None:
-    app = room("2/hour")
-    guesses = ["slow wrong"] * 5 + ["slow right"]
-    tasks = [asyncio.create_task(status_of(app, token)) for token in guesses]
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENT):
-        while len(tokens.asked) < len(guesses):  # noqa: ASYNC110 -- it waits for what has no event
+        while not condition():  # noqa: ASYNC110 -- it waits for what has no event
             await asyncio.sleep(0.001)
-        tokens.judge["slow wrong"].set()
-        assert sorted(await asyncio.gather(*tasks[:-1])) == [401, 401, 429, 429, 429]
+
+
+def coming(app: Any) -> int:
+    """How many lookups are under way, or wait for others."""
+    return sum(line.users for line in app.state.consumers.admission.lookups.values())
+
+
+async def test_of_guesses_that_are_made_at_once_no_more_are_looked_up_than_may_be_wrong(
+    room: Any, tokens: Tokens
+) -> None:
+    app = room("2/hour")
+    # The right one would be found before the wrong ones are.
+    guesses = ["slow wrong"] * 5 + ["right"]
+    tasks = []
+    for count, token in enumerate(guesses, 1):
+        tasks.append(asyncio.create_task(status_of(app, token)))
+        await until(lambda: coming(app) == count)  # noqa: B023 -- it is awaited here
+    await until(lambda: len(tokens.asked) == 2)
+    tokens.judge["slow wrong"].set()
+    async with asyncio.timeout(PATIENT):
+        assert await asyncio.gather(*tasks) == [401, 401, 429, 429, 429, 429]
+    assert tokens.asked == ["slow wrong", "slow wrong"]
+    assert not app.state.consumers.admission.lookups
+
+
+async def test_of_guesses_in_many_processes_at_once_the_right_one_is_let_in_no_more(room: Any, tokens: Tokens) -> None:
+    one, other = room("2/hour"), room("2/hour")
+    right = asyncio.create_task(status_of(one, "slow right"))
+    await until(lambda: tokens.asked == ["slow right"])
+    assert await statuses_of(other, "a", "b") == [401, 401]
+    tokens.judge["slow right"].set()
+    async with asyncio.timeout(PATIENT):
+        assert await right == 429
+
+
+def by_connection(rate: str) -> RateThrottle:
+    """Bounds no handshakes, so that nothing does but guesses."""
+    return RateThrottle(rate, key=lambda consumer: consumer.channel_name)
+
+
+async def test_good_credentials_that_come_at_once_wait_for_each_other_and_are_all_let_in(
+    room: Any, tokens: Tokens
+) -> None:
+    app = room(by_connection("2/hour"))
+    tasks = []
+    for port in range(6):
+        tasks.append(asyncio.create_task(status_of(app, "slow right", port=port)))
+        await until(lambda: coming(app) == port + 1)  # noqa: B023 -- it is awaited here
+    await until(lambda: len(tokens.asked) == 2)
+    # Another address does not wait.
+    assert await status_of(app, "right", OTHER) == 101
+    # Who is cut off meanwhile is no hindrance: under way, next, and behind that.
+    for connection in list(app.state.consumers.connections):
+        if connection.scope["client"][1] in (0, 2, 3):
+            connection.shut(1012)
+    async with asyncio.timeout(PATIENT):
+        assert 101 not in await asyncio.gather(tasks[0], tasks[2], tasks[3])
+        await until(lambda: tokens.asked == ["slow right", "slow right", "right", "slow right"])
         tokens.judge["slow right"].set()
-        assert await tasks[-1] == 429
+        assert await asyncio.gather(tasks[1], *tasks[4:]) == [101] * 3
+    assert not app.state.consumers.admission.lookups
+
+
+async def test_whom_a_throttle_does_not_count_does_not_wait(room: Any, tokens: Tokens) -> None:
+    app = room(RateThrottle("1/hour", key=lambda consumer: None))
+    tasks = [asyncio.create_task(status_of(app, "slow right")) for _ in range(3)]
+    await until(lambda: len(tokens.asked) == 3)
+    tokens.judge["slow right"].set()
+    async with asyncio.timeout(PATIENT):
+        assert await asyncio.gather(*tasks) == [101] * 3
+
+
+async def test_after_too_many_who_brings_nothing_is_refused_too(room: Any) -> None:
+    # Nobody knows that it brings nothing, but its authentications, and these are not asked.
+    assert await statuses_of(room(by_connection("1/hour")), None, None, "wrong", None) == [101, 101, 401, 429]
 
 
 @pytest.mark.parametrize(
@@ -286,6 +357,72 @@ async def test_first_messages_of_sockets_that_were_open_before_are_not_looked_up
         await client.disconnect()
     assert tokens.asked == ["a", "b"]
     assert await statuses_of(app, "right") == [429]
+
+
+@pytest.mark.parametrize(("code", "status"), [(None, 429), (4401, 429), (1012, 101)])
+async def test_a_lookup_that_is_cut_off_is_a_guess_unless_the_server_restarts(
+    room: Any, tokens: Tokens, code: int | None, status: int
+) -> None:
+    app = room(by_connection("1/hour"), authentication_classes=[tokens, FirstMessageAuthentication(tokens)])
+    client = WebsocketCommunicator(app, "/", client=(HOST, 1))
+    assert (await client.connect(PATIENT))[0]
+    await client.send_json_to({"action": "authenticate", "request_id": 1, "data": {"token": "slow wrong"}})
+    await until(lambda: tokens.asked == ["slow wrong"])
+    if code is None:
+        await client.disconnect()
+    else:
+        (connection,) = app.state.consumers.connections
+        connection.shut(code)
+        await client.assert_closed(code)
+    await until(lambda: not app.state.consumers.admission.lookups)
+    assert await statuses_of(app, "right") == [status]
+
+
+# Refreshes
+
+
+async def test_guesses_by_refreshes_are_counted_and_leave_the_socket_open(
+    room: Any, tokens: Tokens, clock: Clock
+) -> None:
+    app = room("2/hour")
+    headers = {"Authorization": "Bearer right"}
+    async with WebsocketCommunicator(app, "/", headers=headers, client=(HOST, 1)) as client:
+        # Good ones of the same user are none.
+        given = ["right", "right", "right", "a", "other", "b", "right"]
+        codes = [await code_of(client, "authenticate", {"token": token}) for token in given]
+        assert codes == ["ok", "ok", "ok", "invalid_token", "user_changed", "throttled", "throttled"]
+        assert tokens.asked == ["right", "right", "right", "right", "a", "other"]
+        with pytest.raises(CallError) as refused:
+            await client.call("authenticate", {"token": "right"}, timeout=PATIENT)
+        assert refused.value.retry_after == 1800
+        assert await client.call("who", timeout=PATIENT) == "ann"
+        # It is the address that has guessed, wherever.
+        assert await statuses_of(app, "right") == [429]
+        clock.advance(1800)
+        assert await code_of(client, "authenticate", {"token": "right"}) == "ok"
+
+
+async def test_a_refresh_that_its_client_cancels_is_a_guess(room: Any, tokens: Tokens) -> None:
+    app = room("1/hour")
+    headers = {"Authorization": "Bearer right"}
+    async with WebsocketCommunicator(app, "/", headers=headers, client=(HOST, 1)) as client:
+        await client.send_json_to({"action": "authenticate", "request_id": 1, "data": {"token": "slow wrong"}})
+        await until(lambda: tokens.asked == ["right", "slow wrong"])
+        await client.send_json_to({"action": "cancel", "request_id": 2, "data": {"request_id": 1}})
+        answer = await client.receive_json_from(PATIENT)
+        while answer["request_id"] != 1:
+            answer = await client.receive_json_from(PATIENT)
+        assert answer["error"]["code"] == "cancelled"
+        await until(lambda: not app.state.consumers.admission.lookups)
+    assert await statuses_of(app, "right") == [429]
+
+
+async def test_without_connection_throttles_refreshes_are_not_counted(room: Any) -> None:
+    app = room(connection_throttle_classes=[])
+    headers = {"Authorization": "Bearer right"}
+    async with WebsocketCommunicator(app, "/", headers=headers, client=(HOST, 1)) as client:
+        codes = [await code_of(client, "authenticate", {"token": token}) for token in ("a", "other") * 5 + ("right",)]
+    assert codes == ["invalid_token", "user_changed"] * 5 + ["ok"]
 
 
 async def test_an_anonymous_socket_is_not_told_which_tokens_are_good(room: Any, tokens: Tokens) -> None:
