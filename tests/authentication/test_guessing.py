@@ -403,7 +403,7 @@ async def test_guesses_by_refreshes_are_counted_and_leave_the_socket_open(
 
 
 async def test_a_refresh_that_its_client_cancels_is_a_guess(room: Any, tokens: Tokens) -> None:
-    app = room("1/hour")
+    app = room(by_connection("1/hour"))
     headers = {"Authorization": "Bearer right"}
     async with WebsocketCommunicator(app, "/", headers=headers, client=(HOST, 1)) as client:
         await client.send_json_to({"action": "authenticate", "request_id": 1, "data": {"token": "slow wrong"}})
