@@ -98,6 +98,33 @@ _LOWEST = (
 )
 #: What runs once too, by a parameter of tests that others run.
 _ONCE_PARAMETERS = {"cluster", "postgres", "sentinel"}
+#: Files in which some tests run once, and others everywhere; beside those that are for a browser.
+_MIXED = (
+    "tests/asyncapi/test_parser.py",
+    "tests/history/test_contract.py",
+    "tests/presence/test_contract.py",
+    "tests/schedules/test_contract.py",
+    "tests/transports/test_contract.py",
+    "tests/transports/test_urls.py",
+)
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _runs_once(path: str) -> bool:
+    return path.startswith((*_ONCE, *_MIXED)) or path.endswith("_browser.py")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import what the marks leave out anyway: each worker would, for seconds."""
+    marks = config.option.markexpr.replace("'", "")
+    if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    path = collection_path.relative_to(ROOT).as_posix()
+    if marks == "browser or once":
+        return not _runs_once(path) or None
+    if "not once" in marks and path.startswith(_ONCE):
+        return not ("or lowest" in marks and path.startswith(_LOWEST)) or None
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -108,6 +135,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.docs)
         if item.nodeid.startswith(_ONCE) or not words.isdisjoint(_ONCE_PARAMETERS):
             item.add_marker(pytest.mark.once)
+        if any(map(item.get_closest_marker, ("browser", "once"))) and not _runs_once(item.nodeid.partition("::")[0]):
+            raise pytest.UsageError(f"{item.nodeid} would be left out where it is to run: put its file into _MIXED")
         if item.nodeid.startswith(_LOWEST):
             item.add_marker(pytest.mark.lowest)
 

@@ -266,7 +266,13 @@ async def test_more_than_can_be_read_is_counted_and_not_shown(house, page, monke
     for number in range(10):
         await house.consumers.broadcast("room.a", "said", number)
     assert [(await event(socket, "watched"))["size"] for _ in range(3)] == [57] * 3
-    assert await event(socket, "skipped") == {"group": "room.a", "count": 7}
+    # In one sum, or in several where the machine takes its time.
+    counts = []
+    while sum(counts) < 7:
+        told = await event(socket, "skipped")
+        assert told["group"] == "room.a"
+        counts.append(told["count"])
+    assert sum(counts) == 7
 
 
 @pytest.mark.parametrize(
