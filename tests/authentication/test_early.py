@@ -391,6 +391,7 @@ async def test_a_kill_while_the_server_takes_its_time_to_accept_closes_what_was_
         await accepting.wait()
         await (await opened(other)).disconnect(user="ann")
         await running
+        await app.state.consumers.close()
     assert types == ["websocket.accept", "websocket.send", "websocket.close"]
 
 
