@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 CONCURRENT_JOBS = 8
 #: Seconds after which a job that failed, in a way that it does not know, runs again.
 PAUSE = 5.0
+#: Seconds that what runs has to come to its end when the keeper stops.
+LAST_RUN = 1.5
 
 
 class Job(ABC):
@@ -59,9 +61,15 @@ class Keeper:
             self._task = asyncio.create_task(self._run(), name="fastapi_consumers: presence and counts")
 
     async def stop(self) -> None:
-        """Nothing runs any more when this returns."""
+        """Nothing runs any more when this returns.
+
+        What runs may end first: a write that is cut off may have been done, and nobody would be told what came of it.
+        """
         self._is_started = False
         task, self._task = self._task, None
+        if task is not None:
+            self._wake.set()
+            await asyncio.wait((task,), timeout=LAST_RUN)
         while task is not None and not task.done():
             task.cancel()
             await asyncio.wait((task,), timeout=0.1)
@@ -109,7 +117,7 @@ class Keeper:
                 self.call_at(job, self.clock() + PAUSE)
 
     async def _run(self) -> None:
-        while True:
+        while self._is_started:
             self._wake.clear()
             await self.run_due()
             if not self._plan:

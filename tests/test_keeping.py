@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from fastapi_consumers import keeping
 from fastapi_consumers.keeping import CONCURRENT_JOBS, PAUSE, Job, Keeper
 
 
@@ -111,6 +112,35 @@ async def test_few_run_at_the_same_time(keeper):
     await keeper.run_due()
     assert most == CONCURRENT_JOBS
     assert [job.runs for job in jobs] == [1] * 50
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_what_runs_when_it_stops_may_end_unless_it_takes_too_long(monkeypatch, ends):
+    if not ends:
+        monkeypatch.setattr(keeping, "LAST_RUN", 0.01)
+    written, outcomes = asyncio.Event(), []
+
+    async def write():
+        try:
+            await written.wait()
+        except asyncio.CancelledError:
+            outcomes.append("cut off")
+            raise
+        outcomes.append("told")
+
+    keeper, job, later = Keeper(), Noting(write), Noting()
+    keeper.call_at(job, 0.0)
+    keeper.start()
+    async with asyncio.timeout(20):
+        await job.ran.wait()
+        keeper.call_at(later, 0.0)
+        stopping = asyncio.create_task(keeper.stop())
+        await asyncio.sleep(0)
+        if ends:
+            written.set()
+        await stopping
+    assert outcomes == ["told" if ends else "cut off"]
+    assert later.runs == 0
 
 
 async def test_the_task_wakes_for_what_becomes_due_first_and_stops():

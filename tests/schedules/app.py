@@ -18,10 +18,6 @@ from fastapi_consumers.schedules import ScheduledRun, ScheduleStatus
 #: Seconds within which what a process ran that died can be run by another.
 LEASE = 3.0
 
-scheduled_runs.LEASE = scheduler.LEASE = LEASE
-scheduler.SLACK = 0.5
-scheduled_runs.STOP_TIMEOUT = 0.2
-
 
 async def write(what: str, run: ScheduledRun) -> None:
     line = f"{what} {run.group or '-'} {run.at.timestamp():.0f} {run.attempt} {os.getpid()}"
@@ -71,6 +67,10 @@ async def schedules() -> list[ScheduleStatus]:
 
 
 if __name__ == "__main__":
+    # Not where a test only wants to see the app: others run schedules in the same process.
+    scheduled_runs.LEASE = scheduler.LEASE = LEASE
+    scheduler.SLACK = 0.5
+    scheduled_runs.STOP_TIMEOUT = 0.2
     # At the end of the path, so that an installed wheel of the package comes before its source.
     sys.path.append(str(Path(__file__).resolve().parent.parent.parent))
     from tests.server import app as other
