@@ -27,9 +27,7 @@ async def answer_consumer_error(connection: HTTPConnection, error: Exception) ->
 def _response(connection: HTTPConnection, error: ConsumerError) -> Response:
     consumers = getattr(getattr(connection.scope.get("app"), "state", None), "consumers", None)
     localization = consumers.defaults.localization if isinstance(consumers, Consumers) else Localization()
-    language = localization.language_of(connection.scope, connection.scope.get("user"))
-    told = localization.translate(error, language)
-    headers = {**told.http_headers(), "content-language": language, "vary": "accept-language"}
+    told, headers = localization.told_by_http(connection, error)
     return Response(encode_json({"error": told.body()}), told.http_status, headers, "application/json")
 
 

@@ -73,7 +73,7 @@ class Connection(Working, InboxOwner, OutboxOwner):
     #: What sees the frames that come in while an action runs, and the layer's messages; set by the consumer's run.
     dispatcher: Any = None
     _websocket: SocketView | None = None
-    #: Keeps what comes for it, where it may still be refused over the open socket.
+    #: Keeps what comes for it until it is let in; ``None`` if it was, or if nothing can come yet.
     early: Any = None
     #: Whether the server was given the accept, or the close; it may be waiting to write it.
     _accept_sent = _close_sent = False
@@ -148,7 +148,6 @@ class Connection(Working, InboxOwner, OutboxOwner):
         Raises ``Disconnected`` if the client has gone meanwhile.
         """
         if self.is_accepted or self._closing:
-            self.let_in()
             return
         chosen = subprotocol if subprotocol is not None else self.subprotocol
         # Whoever was stopped while the server took its time has accepted all the same.
@@ -166,10 +165,9 @@ class Connection(Working, InboxOwner, OutboxOwner):
         if chosen != self.subprotocol:
             self.agree_on(chosen)
         self.mark_accepted()
-        self.let_in()
 
     def let_in(self) -> None:
-        """Nothing refuses it any more: what was kept for it meanwhile goes out, unless it is being closed."""
+        """What was kept for it meanwhile goes to its outbox, unless it is being closed. Nothing if it was let in."""
         early, self.early = self.early, None
         if early is not None and not self.is_closing:
             early.release()
@@ -197,7 +195,6 @@ class Connection(Working, InboxOwner, OutboxOwner):
         With ``accept_refused`` it is accepted and closed, since a browser shows its page no other reason. Otherwise it
         is answered with HTTP, by the server's denial response where it has one.
         """
-        self.early = None
         if self.is_accepted or self._accept_sent or self.plan.accept_refused:
             await self.accept()
             await self.fail(error)

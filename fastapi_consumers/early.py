@@ -66,6 +66,7 @@ class Early:
         """Have the connection take what came, and what comes from now on."""
         member = self._connection.member
         member.push, member.push_all, member.receive = self._takers
+        # The bounds were kept here: what is left of it goes out whole.
         push_together(member, iter(self._backlog.next, None))
         for message in self._messages:
             member.receive(*message)

@@ -57,10 +57,8 @@ class Guesses:
         plan, address = connection.plan, client_address(connection.scope)
         self._connection = connection
         self._ident = guesses_of(address)
-        self._throttles: Sequence[BaseThrottle] = ()
+        self._throttles: Sequence[BaseThrottle] = plan.guess_throttles if address else ()
         self._line: Line | None = None
-        if plan.authentications and address:
-            self._throttles = [each for each in plan.connection_throttles if each.rates and each.cost]
         #: Who waits for whom: those who take from the same buckets.
         self._key = (address, *[each.scope for each in self._throttles])
 

@@ -31,20 +31,23 @@ from .types import CloseCode
 from .working import Interrupted
 
 
-async def identify(consumer: Any, connection: Connection) -> Early | None:
-    """Ask the authentications whose handshake it is, and count it. What comes for its user, if it has one.
+async def identify(consumer: Any, connection: Connection) -> None:
+    """Ask the authentications whose handshake it is, and count it. What comes for its user waits from here on.
 
     Raises what they raise, for a credential that has ended, and ``Throttled``.
     """
     throttles, buckets = connection.plan.connection_throttles, connection.consumers.buckets
     if not throttles:
-        return await _join_own_topics(connection) if await _knows(connection) else None
+        if await _knows(connection):
+            await _join_own_topics(connection)
+        return
     guesses = Guesses(connection)
     await guesses.wait()
     try:
         async with guesses:
             is_known = await _knows(connection)
-        early = await _join_own_topics(connection) if is_known else None
+        if is_known:
+            await _join_own_topics(connection)
     except Exception:
         # A handshake it was all the same, of somebody unknown at this address.
         await check_throttles(throttles, consumer, None, buckets)
@@ -53,7 +56,6 @@ async def identify(consumer: Any, connection: Connection) -> Early | None:
         # Others may have been wrong meanwhile, all at once in many processes.
         await guesses.check()
     await check_throttles(throttles, consumer, None, buckets)
-    return early
 
 
 async def _knows(connection: Connection) -> bool:
@@ -63,25 +65,23 @@ async def _knows(connection: Connection) -> bool:
     return user is not ANONYMOUS or auth is not None
 
 
-async def _join_own_topics(connection: Connection) -> Early | None:
+async def _join_own_topics(connection: Connection) -> None:
     """Make the connection reachable by its user and by its token. Neither is a group, and neither counts as one.
 
     It is done as soon as they are known, so that what closes these closes a handshake too that is not through yet.
     """
-    early = None
     if is_authenticated(connection.user) and (key := user_id(connection.user)) is not None:
-        early = Early(connection)
+        connection.early = Early(connection)
         connection.member.max_topics += 1
         await connection.consumers.hub.join(USER + str(key), connection.member)
     await _join_token(connection, connection.lifetime.token_id)
-    return early
 
 
-async def wait_for_token(consumer: Any, connection: Connection) -> Early | None:
+async def wait_for_token(consumer: Any, connection: Connection) -> None:
     """Accept the socket, and read it until a message has brought a good token and the permissions have agreed.
 
-    What comes for its user meanwhile. Everything else is refused. Raises ``StopConsumer`` once the client has been told
-    why it is not let in; when the time is over the connection is interrupted.
+    Everything else is refused. Raises ``StopConsumer`` once the client has been told why it is not let in; when the
+    time is over the connection is interrupted.
     """
     deadlines, timeout = connection.consumers.deadlines, connection.plan.limits.authentication_timeout
     close = partial(connection.shut, CloseCode.NOT_AUTHENTICATED, "authentication_timeout")
@@ -91,7 +91,7 @@ async def wait_for_token(consumer: Any, connection: Connection) -> Early | None:
         await connection.accept()
         request = await _first_request(consumer, connection)
         try:
-            early = await connection.work(_let_in(consumer, connection, request.data["token"]))
+            await connection.work(_let_in(consumer, connection, request.data["token"]))
         except (Disconnected, Interrupted, StopConsumer):
             raise
         except Exception as failure:
@@ -100,7 +100,6 @@ async def wait_for_token(consumer: Any, connection: Connection) -> Early | None:
         connection.awaits_token = False
         deadlines.discard(connection)
     await connection.dispatcher.answer(request, _told(connection))
-    return early
 
 
 async def _first_request(consumer: Any, connection: Connection) -> Request:
@@ -132,7 +131,7 @@ async def _read(consumer: Any, connection: Connection, frame: str | bytes) -> Re
         return Request(None, error=InvalidFrame(_("The frame could not be decoded.")))
 
 
-async def _let_in(consumer: Any, connection: Connection, token: str) -> Early | None:
+async def _let_in(consumer: Any, connection: Connection, token: str) -> None:
     waiting = (way for way in connection.plan.authentications if way.waits_for_message)
     guesses = Guesses(connection)
     await guesses.wait()
@@ -140,10 +139,9 @@ async def _let_in(consumer: Any, connection: Connection, token: str) -> Early | 
         user, auth = await _judge(connection, token, waiting)
     await guesses.check()
     _take(connection, user, auth, _lifetime(connection, auth))
-    early = await _join_own_topics(connection)
+    await _join_own_topics(connection)
     if connection.plan.permissions:
         await check_permissions(connection.plan.permissions, consumer)
-    return early
 
 
 async def _turn_away(connection: Connection, request: Request, failure: Exception) -> NoReturn:

@@ -83,6 +83,12 @@ class Localization:
             yield connection.cookies.get(self._cookie_key)
         yield _language_of_user(user)
 
+    def told_by_http(self, connection: HTTPConnection, error: E) -> tuple[E, dict[str, str]]:
+        """The error in the language of who asked by HTTP, and the headers of the answer."""
+        language = self.language_of(connection.scope, connection.scope.get("user"))
+        told = self.translate(error, language)
+        return told, {**told.http_headers(), "content-language": language, "vary": "accept-language"}
+
     def translate(self, error: E, language: str) -> E:
         """The error as it is told in this language: a copy of it, if that is not the very same."""
         messages = self.messages(language)

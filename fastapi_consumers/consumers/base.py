@@ -253,6 +253,7 @@ class Consumer(metaclass=ConsumerMeta, abstract=True):
     async def accept(self, subprotocol: str | None = None, headers: Any = None) -> None:
         """Accept the socket. ``headers`` are (name, value) pairs or a mapping."""
         await self._connection.accept(subprotocol, headers)
+        self._connection.let_in()
 
     async def send(
         self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False

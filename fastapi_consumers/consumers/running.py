@@ -167,6 +167,7 @@ class _Life:
         return True
 
     async def _prepare(self, accepted: bool) -> None:
+        """Make the consumer and all that belongs to it, then open it."""
         connection, plan = self.connection, self.connection.plan
         consumer = self._consumer = self._cls()
         consumer._connection = connection
@@ -219,20 +220,20 @@ class _Life:
             raise PermissionDenied(_("Pages of this origin may not connect."), code="origin_not_allowed")
         if plan.is_counted:
             admission.take_address(connection)
-        early = await identify(consumer, connection)
+        await identify(consumer, connection)
         if plan.waits_for_message and not is_authenticated(connection.user):
-            early = await wait_for_token(consumer, connection)
+            await wait_for_token(consumer, connection)
         elif plan.permissions:
             await check_permissions(plan.permissions, consumer)
         if plan.is_counted:
             admission.take_user(connection)
         if self._dependencies is not None or plan.options.dependencies is not None:
             await self._solve_dependencies()
-        if plan.accept_refused or connection.is_accepted:
+        if not (plan.accept_refused or connection.is_accepted):
+            connection.let_in()
+        elif connection.early is None:
             # Whoever is refused from here on is told so over the open socket, and nothing else.
-            connection.early = early if early is not None else Early(connection)
-        elif early is not None:
-            early.release()
+            connection.early = Early(connection)
         await self._join(consumer)
         # Whoever was cancelled, and went on all the same, does not open what is to be closed.
         connection.check_interrupted()

@@ -104,8 +104,5 @@ def _as_answered(connection: HTTPConnection, error: ConsumerError) -> Exception:
     kinds = [kind for kind in type(error).__mro__ if issubclass(kind, ConsumerError)]
     if any(kind in connection.app.exception_handlers for kind in kinds):
         return error
-    localization = connection.app.state.consumers.defaults.localization
-    language = localization.language_of(connection.scope, connection.scope.get("user"))
-    told = localization.translate(error, language)
-    headers = {**told.http_headers(), "content-language": language, "vary": "accept-language"}
+    told, headers = connection.app.state.consumers.defaults.localization.told_by_http(connection, error)
     return HTTPException(told.http_status, told.message, headers)
