@@ -299,7 +299,7 @@ class Connection(Working, InboxOwner, OutboxOwner):
             # These and the connection refer to each other: cut, so that it is freed as soon as nobody has it.
             self.member.detach()
             await self.inbox.close()
-            self._overflowing = self._websocket = self.dispatcher = self._idle = None
+            self._overflowing = self._websocket = self.dispatcher = self._idle = self.early = None
         finally:
             self.has_ended = True
             if self._ended is not None and not self._ended.done():

@@ -104,11 +104,8 @@ class Plan:
         self.counted = () if self.counts_frames else self.throttles
         self.connection_throttles = _choose(options.connection_throttles, defaults.connection_throttles)
         #: Of these, by whose rates wrong credentials are counted.
-        self.guess_throttles = (
-            tuple(each for each in self.connection_throttles if each.rates and each.cost)
-            if self.authentications
-            else ()
-        )
+        rated = tuple(each for each in self.connection_throttles if each.rates and each.cost)
+        self.guess_throttles = rated if self.authentications else ()
         self.pagination = options.pagination if options.pagination is not None else defaults.pagination
         self.exception_handlers = (options.exception_handlers, defaults.exception_handlers)
         self.allowed_origins = (
